@@ -1,0 +1,38 @@
+//! Who and what: the facts that turn a raw sample into one that means something off
+//! this machine.
+
+use std::sync::Arc;
+
+use everflame_profile::{Frame, Mapping, Str};
+
+use crate::sample::ExecutableNumber;
+
+/// What is known of a process at the time of a sample.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct ProcessIdentity {
+    /// Process id in the host's PID namespace.
+    pub pid: u32,
+    /// Grows when the pid is used again or runs another image (exec).
+    pub generation: u64,
+    /// Base name of the executable; of a kernel thread its name.
+    pub name: Str,
+    /// Path of the executable as the process sees it, empty where unknown.
+    pub path: Str,
+    /// Container id (64 hexadecimal digits), empty where there is none.
+    pub container_id: Str,
+    /// `service.name`, empty where nothing says it.
+    pub service: Str,
+}
+
+/// Answers for the aggregate: the agent's tables, or a test's.
+pub trait Describe {
+    /// The process that had `pid` at `time` (CLOCK_MONOTONIC, nanoseconds). A process
+    /// that nothing is known of is named after the thread's `comm`.
+    fn process(&self, pid: u32, time: u64, comm: &str) -> Arc<ProcessIdentity>;
+
+    /// The file behind an executable number.
+    fn executable(&self, number: ExecutableNumber) -> Option<Arc<Mapping>>;
+
+    /// The named frame of a kernel address.
+    fn kernel_frame(&self, address: u64) -> Frame;
+}

@@ -1,0 +1,81 @@
+//! A sample as the kernel program hands it over, and the stack it points to.
+
+use std::sync::Arc;
+
+use everflame_profile::Completeness;
+
+/// Number of an executable on this node, never reused while the agent runs.
+/// Numbers below [`FIRST_EXECUTABLE`] are not executables: frames in memory that
+/// belongs to no file carry their absolute address in the same 64 bits.
+pub type ExecutableNumber = u32;
+
+/// The smallest number that an executable can have.
+pub const FIRST_EXECUTABLE: ExecutableNumber = 8;
+
+/// A user frame in 8 bytes: executable number (20 bits) and ELF virtual address
+/// (44 bits), or, where the number is below [`FIRST_EXECUTABLE`], an absolute address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct UserFrame(pub u64);
+
+impl UserFrame {
+    const ADDRESS_BITS: u32 = 44;
+
+    /// The executable and the ELF virtual address in it, or the absolute address of
+    /// code in anonymous or unknown memory.
+    pub fn place(self) -> Place {
+        let number = (self.0 >> Self::ADDRESS_BITS) as ExecutableNumber;
+        if number < FIRST_EXECUTABLE {
+            Place::Absolute(self.0)
+        } else {
+            Place::File { executable: number, address: self.0 & ((1 << Self::ADDRESS_BITS) - 1) }
+        }
+    }
+}
+
+/// Where a user frame stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Place {
+    /// In a file's code.
+    File {
+        /// Whose.
+        executable: ExecutableNumber,
+        /// ELF virtual address.
+        address: u64,
+    },
+    /// In memory of no known file.
+    Absolute(u64),
+}
+
+/// A stack's frames, leaf first, shared by all samples of an epoch that saw it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub struct RawStack {
+    /// Kernel addresses.
+    pub kernel: Vec<u64>,
+    /// User frames below them.
+    pub user: Vec<UserFrame>,
+}
+
+/// One tick of the sampler on a task that was not idle.
+#[derive(Debug, Clone)]
+pub struct RawSample {
+    /// CLOCK_MONOTONIC, nanoseconds.
+    pub time: u64,
+    /// Process (thread group), in the host's PID namespace; 0 for none.
+    pub pid: u32,
+    /// Thread, in the host's PID namespace.
+    pub tid: u32,
+    /// CPU number.
+    pub cpu: u32,
+    /// Id of the task's cgroup (v2 hierarchy).
+    pub cgroup: u64,
+    /// The thread's name, zero-terminated unless 16 bytes long.
+    pub comm: [u8; 16],
+    /// Whether the task is a kernel thread (no user memory).
+    pub kernel_thread: bool,
+    /// Whether the stack reached its root.
+    pub completeness: Completeness,
+    /// The true period of this CPU's sampler, nanoseconds.
+    pub period: u64,
+    /// The frames.
+    pub stack: Arc<RawStack>,
+}

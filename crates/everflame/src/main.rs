@@ -1,0 +1,2 @@
+//! The program: command line, up, record, top, doctor.
+fn main() {}

@@ -1,0 +1,18 @@
+//! The data model of profiles and its codecs: OTLP profiles, pprof, folded stacks.
+//!
+//! Everything that travels between the parts of Everflame is a [`Batch`]: the agent
+//! encodes one, the server decodes one, the store appends one, `record` writes one
+//! to a file. No IO here and no `unsafe`.
+#![forbid(unsafe_code)]
+
+pub mod batch;
+pub mod completeness;
+pub mod frame;
+pub mod labels;
+pub mod report;
+
+pub use batch::{Batch, Point, Profile, ProfileId, Sample, SampleType, Stack};
+pub use completeness::Completeness;
+pub use frame::{ContentId, Frame, FrameKind, Line, Mapping};
+pub use labels::{Labels, Str};
+pub use report::Report;

@@ -1,0 +1,1 @@
+//! Ingest, queries, symbol service and the web application over one port. Knows no BPF.

@@ -1,0 +1,1 @@
+//! ELF bytes to compact unwind rows and rule tables. No IO, no unsafe.
