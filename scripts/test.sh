@@ -1,0 +1,37 @@
+#!/usr/bin/env bash
+# Runs every test and adds them up: the last line is `N passed, N failed, N skipped`.
+# usage: test.sh [quick]   quick leaves the end-to-end tests out, and counts them as skipped.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+broken=0
+
+everything=(--workspace)
+[ "${1:-}" = quick ] && everything=(--workspace --exclude everflame-tests)
+
+cargo test --release --no-fail-fast "${everything[@]}" 2>&1 | tee "$log"
+[ "${PIPESTATUS[0]}" = 0 ] || broken=1
+
+# test result: ok. 12 passed; 0 failed; 1 ignored; …
+read -r passed failed skipped < <(awk '/^test result:/ { p += $4; f += $6; s += $8 } END { print p + 0, f + 0, s + 0 }' "$log")
+
+if [ -d ui/node_modules ]; then
+    page=$(cd ui && npx vitest run --reporter=json 2>"$log") || { broken=1 && cat "$log"; }
+    read -r p f s < <(jq -r '"\(.numPassedTests) \(.numFailedTests) \(.numPendingTests)"' <<<"$page" 2>/dev/null || echo 0 0 0)
+    echo "page: $p passed; $f failed; $s skipped"
+    [ "$f" = 0 ] || jq -r '.testResults[].assertionResults[] | select(.status == "failed") | .fullName, .failureMessages[]' <<<"$page"
+    passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s))
+else
+    echo "page: skipped, ui/node_modules is missing (make build)"
+    skipped=$((skipped + 1))
+fi
+if [ "${1:-}" = quick ]; then
+    echo "end to end: skipped (make test runs them)"
+    skipped=$((skipped + 1))
+fi
+
+# A crate that does not compile has no result line: that is a failure too.
+[ $broken = 0 ] || [ "$failed" != 0 ] || failed=1
+echo "$passed passed, $failed failed, $skipped skipped"
+[ "$failed" = 0 ]
