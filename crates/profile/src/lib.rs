@@ -9,6 +9,7 @@ pub mod batch;
 pub mod completeness;
 pub mod frame;
 pub mod labels;
+pub mod otlp;
 pub mod report;
 
 pub use batch::{Batch, Point, Profile, ProfileId, Sample, SampleType, Stack};
