@@ -80,4 +80,108 @@ struct unwind_rule {
     __s16 cfa_add;
 };
 
+/* ---- where is this pc? ---------------------------------------------------------------
+ * A process is a run of mappings, sorted by start, in a pool that is cut into chunks. */
+
+#define MAPPING_CHUNK 65536 /* mappings in a chunk of the pool (1.5 MiB) */
+#define EXECUTABLE_ANON 1   /* executable memory of no file: frames by absolute address */
+#define EXECUTABLE_LIMIT 131072
+
+struct mapping {
+    __u64 start;
+    __u64 bias;          /* ELF virtual address = pc - bias */
+    __u32 pages;         /* of 4 KiB */
+    __u32 executable;    /* EXECUTABLE_ANON, or a number >= 8 */
+};
+
+struct process {         /* value of the map `processes`, keyed by pid (thread group) */
+    __u32 chunk;
+    __u32 first;         /* index in the chunk */
+    __u32 count;
+    __u32 generation;    /* grows with each rewriting of the entry */
+    __u64 exec_ns;       /* CLOCK_MONOTONIC of the last exec; older news from user space is stale */
+};
+
+/* ---- frames and samples ---------------------------------------------------------------
+ * A user frame is one word: executable number in the top 20 bits, ELF virtual address of
+ * an instruction inside the call below; numbers below 8 are the top bits of an absolute
+ * address. A kernel frame is its address. */
+
+#define FRAME_ADDRESS_BITS 44
+#define USER_FRAMES 1024
+#define KERNEL_FRAMES 127
+#define FRAME_SLOTS 2048 /* a power of two above USER_FRAMES + KERNEL_FRAMES */
+
+/* Why a stack did not reach its root: the numbers of everflame_profile::Completeness. */
+enum completeness {
+    COMPLETE = 0,
+    DEPTH_LIMIT = 1,
+    NO_UNWIND_INFO = 2,
+    UNREADABLE_MEMORY = 3,
+    UNVERIFIED_FRAME_POINTER = 4,
+    TABLE_CHANGED = 5,
+    TIME_LIMIT = 6,
+    UNKNOWN_MAPPING = 7,
+    LOST_FRAMES = 8,
+    NO_USER_REGISTERS = 9,
+};
+
+#define SAMPLE_KERNEL_THREAD 1
+#define SAMPLE_HAS_FRAMES 2 /* the frames follow; else `stack` was sent in this epoch */
+
+struct sample {
+    __u64 time;          /* CLOCK_MONOTONIC, ns */
+    __u64 stack;         /* hash of the frames and their numbers */
+    __u64 cgroup;
+    __u32 pid;
+    __u32 tid;
+    __u32 cpu;
+    __u32 period;        /* ns; what one sample of this CPU stands for */
+    __u16 kernel_frames;
+    __u16 user_frames;
+    __u8 completeness;
+    __u8 flags;
+    __u16 reserved;
+    char comm[16];
+    /* __u64 frames[kernel_frames + user_frames], leaf first: kernel frames, then user's */
+};
+
+/* ---- options and control --------------------------------------------------------------*/
+
+struct options {         /* read-only data, set before load */
+    __u64 time_limit_ns; /* of one walk, in the interrupt */
+    __u64 ring_size;
+    __u32 only_wanted;   /* sample only the processes in the map `wanted` and their children */
+    __u32 reserved;
+};
+
+struct control {         /* written by user space while the programs run */
+    __u64 epoch;         /* grows when user space forgets the stacks of an older epoch */
+};
+
+/* ---- counters -------------------------------------------------------------------------
+ * One element a CPU, written by that CPU's program alone, and read through a mapping of
+ * the map. The elements after the last CPU's belong to user space. The map is pinned, so
+ * that the figures outlive a killed agent. */
+
+#define COUNTER_WORDS 32
+#define USER_COUNTER_ELEMENTS 4
+
+struct counters {
+    __u64 taken;         /* first instruction of the sampler */
+    __u64 idle;          /* the idle task: nothing to say */
+    __u64 ring;          /* records that the ring took */
+    __u64 ring_full;     /* records that it refused */
+    __s64 missed_sure;   /* ticks that never came, same busy task on both sides */
+    __s64 missed_perhaps_idle;
+    __u64 max_ns;        /* longest run of the sampler */
+    __u64 frames_sent;   /* records that carried their frames */
+    __u64 last_time;
+    __u64 last_tid;
+    __u64 last_missed_sure; /* whether the last gap was counted as sure */
+    __u64 rearmed;       /* set by user space when it changes the period: skip one gap */
+    __u64 wakeups;       /* times the reader was woken before its time-out */
+    __u64 reserved[COUNTER_WORDS - 13];
+};
+
 #endif

@@ -1,0 +1,195 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* One step of the native walk: from a frame to its caller. The one global function that
+ * the sampler loops over; the verifier checks it once, however often it is called. */
+#ifndef EVERFLAME_STEP_H
+#define EVERFLAME_STEP_H
+
+#define CONTINUE 0
+#define STOP 1
+
+static __always_inline int stop(struct walk *w, __u32 reason) {
+    w->reason = reason;
+    return STOP;
+}
+
+/* Adds a frame and mixes it into the stack's hash. */
+static __always_inline void push(struct walk *w, __u64 frame) {
+    __u64 n = w->frames_taken;
+    barrier_var(n);
+    w->frames[n & (FRAME_SLOTS - 1)] = frame;
+    w->frames_taken = n + 1;
+    __u64 h = (w->sample.stack ^ frame) * 0x9E3779B97F4A7C15ull;
+    w->sample.stack = h ^ (h >> 29);
+}
+
+static __always_inline int holds(struct mapping *m, __u64 pc) {
+    return pc >= m->start && (pc - m->start) >> 12 < m->pages;
+}
+
+/* The mapping that holds `pc`: the last one used is tried first, then a binary search. */
+static __always_inline struct mapping *mapping_of(struct walk *w, __u64 pc) {
+    __u32 chunk = w->chunk;
+    void *inner = bpf_map_lookup_elem(&mapping_chunks, &chunk);
+    if (!inner || !w->count)
+        return 0;
+    __u32 k = w->last;
+    struct mapping *m = bpf_map_lookup_elem(inner, &k);
+    if (!m)
+        return 0;
+    if (holds(m, pc))
+        return m;
+    __u32 low = w->first, high = w->first + w->count - 1;
+    for (int i = 0; i < 13; i++) {
+        if (low >= high)
+            break;
+        k = (low + high + 1) >> 1;
+        m = bpf_map_lookup_elem(inner, &k);
+        if (!m)
+            return 0;
+        if (m->start <= pc)
+            low = k;
+        else
+            high = k - 1;
+    }
+    k = low;
+    m = bpf_map_lookup_elem(inner, &k);
+    if (!m || !holds(m, pc))
+        return 0;
+    w->last = k;
+    return m;
+}
+
+/* Whether the bytes before a return address are a call instruction. */
+static __always_inline int follows_call(__u64 ra) {
+    __u8 b[8]; /* b[8 - n] is the byte n before ra */
+    if (bpf_probe_read_user(b, 8, (void *)(ra - 8)))
+        return 0;
+    if (b[3] == 0xe8) /* call rel32 */
+        return 1;
+    if (b[6] == 0xff && (b[7] & 0xf8) == 0xd0) /* call reg, perhaps after a REX prefix */
+        return 1;
+    if (b[6] == 0xff && (b[7] & 0xf8) == 0x10 && b[7] != 0x14 && b[7] != 0x15) /* call [reg] */
+        return 1;
+    if (b[5] == 0xff && ((b[6] & 0xf8) == 0x50 || b[6] == 0x14)) /* call [reg+disp8], [sib] */
+        return 1;
+    if (b[4] == 0xff && b[5] == 0x54) /* call [sib+disp8] */
+        return 1;
+    if (b[2] == 0xff && (b[3] == 0x15 || (b[3] & 0xf8) == 0x90)) /* call [rip+disp32], [reg+disp32] */
+        return 1;
+    return b[1] == 0xff && b[2] == 0x94; /* call [sib+disp32] */
+}
+
+/* Code without unwind data: by frame pointer, and only where it proves right. */
+static __always_inline int step_by_frame_pointer(struct walk *w) {
+    __u64 words[2], fp = w->fp;
+    if (fp < w->sp || fp & 7)
+        return stop(w, NO_UNWIND_INFO);
+    if (bpf_probe_read_user(words, sizeof(words), (void *)fp))
+        return stop(w, UNREADABLE_MEMORY);
+    if (!words[1] || !words[0])
+        return stop(w, NO_UNWIND_INFO);
+    if (!mapping_of(w, words[1] - 1) || !follows_call(words[1]))
+        return stop(w, UNVERIFIED_FRAME_POINTER);
+    w->pc = words[1];
+    w->fp = words[0];
+    w->sp = fp + 16;
+    w->exact = 0;
+    return CONTINUE;
+}
+
+static __always_inline int step_by_rule(struct walk *w, struct unwind_rule *rule) {
+    __u64 sp = w->sp, fp = w->fp, cfa, caller[2];
+    __s64 offset = rule->cfa_offset;
+    switch (rule->cfa) {
+    case CFA_SP:
+        cfa = sp + offset;
+        break;
+    case CFA_FP:
+        cfa = fp + offset;
+        break;
+    case CFA_PLT:
+        cfa = sp + 8 + ((w->pc & 15) >= (__u64)offset ? 8 : 0);
+        break;
+    case CFA_DEREF_FP:
+        if (bpf_probe_read_user(&cfa, 8, (void *)(fp + offset)))
+            return stop(w, UNREADABLE_MEMORY);
+        cfa += rule->cfa_add;
+        break;
+    case CFA_DEREF_SP:
+        if (bpf_probe_read_user(&cfa, 8, (void *)(sp + offset)))
+            return stop(w, UNREADABLE_MEMORY);
+        cfa += rule->cfa_add;
+        break;
+    case CFA_END:
+        return stop(w, COMPLETE);
+    default:
+        return stop(w, NO_UNWIND_INFO);
+    }
+    /* A stack only grows down. Signal handlers may run on a stack of their own. */
+    int signal = rule->flags & RULE_SIGNAL;
+    if (!signal && cfa <= sp)
+        return stop(w, UNVERIFIED_FRAME_POINTER);
+    __s64 fp_offset = rule->fp_offset;
+    if (rule->ra == RA_SP) {
+        if (bpf_probe_read_user(&caller[1], 8, (void *)(sp + rule->ra_offset)))
+            return stop(w, UNREADABLE_MEMORY);
+    } else if (rule->fp == FP_CFA && fp_offset == -16) {
+        if (bpf_probe_read_user(caller, 16, (void *)(cfa - 16)))
+            return stop(w, UNREADABLE_MEMORY);
+        fp = caller[0];
+    } else if (bpf_probe_read_user(&caller[1], 8, (void *)(cfa - 8))) {
+        return stop(w, UNREADABLE_MEMORY);
+    }
+    if (rule->fp == FP_CFA && !(rule->ra != RA_SP && fp_offset == -16)) {
+        if (bpf_probe_read_user(&fp, 8, (void *)(cfa + fp_offset)))
+            return stop(w, UNREADABLE_MEMORY);
+    } else if (rule->fp == FP_SP) {
+        if (bpf_probe_read_user(&fp, 8, (void *)(sp + fp_offset)))
+            return stop(w, UNREADABLE_MEMORY);
+    }
+    if (!caller[1])
+        return stop(w, NO_UNWIND_INFO);
+    w->pc = caller[1];
+    w->sp = cfa;
+    w->fp = fp;
+    w->exact = signal != 0;
+    return CONTINUE;
+}
+
+/* Takes the frame at the walk's pc and goes to its caller. Returns STOP at the end, with
+ * the reason in the walk. Global functions of the oldest kernels take scalars only. */
+__noinline int step(__u32 cpu) {
+    struct walk *w = bpf_map_lookup_elem(&walks, &cpu);
+    if (!w)
+        return STOP;
+    if (w->user_taken >= USER_FRAMES)
+        return stop(w, DEPTH_LIMIT);
+    if ((w->user_taken & 31) == 31 && bpf_ktime_get_ns() > w->deadline)
+        return stop(w, TIME_LIMIT);
+    __u64 pc = w->exact ? w->pc : w->pc - 1;
+    struct mapping *m = mapping_of(w, pc);
+    if (!m) {
+        if (w->exact) {
+            push(w, pc & 0x7fffffffffffull);
+            w->user_taken++;
+        }
+        return stop(w, UNKNOWN_MAPPING);
+    }
+    __u32 executable = m->executable;
+    w->user_taken++;
+    if (executable == EXECUTABLE_ANON) {
+        push(w, pc & 0x7fffffffffffull);
+        return step_by_frame_pointer(w);
+    }
+    __u64 address = (pc - m->bias) & ((1ull << FRAME_ADDRESS_BITS) - 1);
+    push(w, (__u64)executable << FRAME_ADDRESS_BITS | address);
+    __u32 *table = bpf_map_lookup_elem(&tables, &executable);
+    if (!table || !*table)
+        return step_by_frame_pointer(w);
+    struct unwind_rule *rule = rule_of(*table - 1, address);
+    if (!rule || rule->cfa == CFA_NONE)
+        return step_by_frame_pointer(w);
+    return step_by_rule(w, rule);
+}
+
+#endif

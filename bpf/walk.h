@@ -1,0 +1,22 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* The state of a walk: what the steps read and write. */
+#ifndef EVERFLAME_WALK_H
+#define EVERFLAME_WALK_H
+
+/* The walk under way on a CPU. `sample` stands right before `frames`, so that one call
+ * sends a record of any length. */
+struct walk {
+    __u64 pc, sp, fp;
+    __u64 deadline;      /* CLOCK_MONOTONIC, ns */
+    __u32 frames_taken;  /* kernel and user */
+    __u32 user_taken;
+    __u32 chunk, first, count, last; /* the process's mappings; the one tried first */
+    __u32 generation;
+    __u32 exact;         /* pc is where the thread stands, not a return address */
+    __u32 reason;        /* enum completeness, once the walk has stopped */
+    __u32 pad;
+    struct sample sample;
+    __u64 frames[FRAME_SLOTS];
+};
+
+#endif

@@ -1,0 +1,140 @@
+//! The CPU clocks that tick the sampler: one software event a CPU, as CPUs come and go.
+
+use std::{
+    fs, io,
+    os::fd::{AsRawFd, FromRawFd, OwnedFd},
+};
+
+use libbpf_rs::Link;
+
+use super::{BpfError, counters::CounterMap, programs::Programs};
+
+/// How far the period is moved away from the asked one, at most, in parts of a thousand.
+const JITTER_PER_MILLE: u64 = 100;
+
+#[derive(Debug)]
+struct CpuClock {
+    cpu: u32,
+    fd: OwnedFd,
+    _link: Option<Link>,
+}
+
+/// One event a CPU. Dropping it ends the ticks.
+#[derive(Debug)]
+pub struct Clock {
+    period: u64,
+    clocks: Vec<CpuClock>,
+    round: u64,
+    seed: u64,
+}
+
+impl Clock {
+    pub(super) fn start(rate: u32) -> Result<Self, BpfError> {
+        let period = 1_000_000_000 / u64::from(rate.max(1));
+        let seed = super::monotonic_ns() | 1;
+        Ok(Self { period, clocks: Vec::new(), round: 0, seed })
+    }
+
+    pub(super) fn attach(mut self, programs: &Programs) -> Result<Self, BpfError> {
+        self.follow_cpus(programs)?;
+        Ok(self)
+    }
+
+    /// The asked period in nanoseconds.
+    pub fn period(&self) -> u64 {
+        self.period
+    }
+
+    /// CPUs that are sampled now.
+    pub fn cpus(&self) -> u32 {
+        self.clocks.len() as u32
+    }
+
+    /// Opens clocks on CPUs that came and forgets those that went.
+    pub fn follow_cpus(&mut self, programs: &Programs) -> Result<(), BpfError> {
+        let online = online_cpus();
+        self.clocks.retain(|clock| online.contains(&clock.cpu));
+        for cpu in online {
+            if self.clocks.iter().any(|clock| clock.cpu == cpu) {
+                continue;
+            }
+            let fd = match open_event(cpu, self.period) {
+                Ok(fd) => fd,
+                Err(e) if e.raw_os_error() == Some(libc::ENODEV) => continue, // it went meanwhile
+                Err(source) => return Err(BpfError::Clock { cpu, source }),
+            };
+            let link = programs.attach_sampler(fd.as_raw_fd())?;
+            self.clocks.push(CpuClock { cpu, fd, _link: Some(link) });
+        }
+        Ok(())
+    }
+
+    /// Moves each CPU's period a little, so that nothing locks onto it. The moves come in
+    /// pairs that cancel out, over neighbouring CPUs and over two rounds of one CPU; the
+    /// kernel program reads the true period at each tick.
+    pub fn jitter(&mut self, counters: &CounterMap) {
+        if self.round.is_multiple_of(2) {
+            self.seed ^= self.seed << 13;
+            self.seed ^= self.seed >> 7;
+            self.seed ^= self.seed << 17;
+        }
+        for clock in &self.clocks {
+            let mixed = (self.seed ^ u64::from(clock.cpu / 2)).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32;
+            let part = self.period * (mixed % (JITTER_PER_MILLE + 1)) / 1000;
+            let longer = (u64::from(clock.cpu) + self.round).is_multiple_of(2);
+            let period = if longer { self.period + part } else { self.period - part };
+            counters.rearm(clock.cpu);
+            // SAFETY: the request reads one u64 from the pointer; the descriptor is open.
+            unsafe { libc::ioctl(clock.fd.as_raw_fd(), libbpf_sys::PERF_EVENT_IOC_PERIOD as libc::c_ulong, &period) };
+        }
+        self.round += 1;
+    }
+}
+
+fn open_event(cpu: u32, period: u64) -> io::Result<OwnedFd> {
+    let mut attributes = libbpf_sys::perf_event_attr {
+        type_: libbpf_sys::PERF_TYPE_SOFTWARE,
+        size: size_of::<libbpf_sys::perf_event_attr>() as u32,
+        config: u64::from(libbpf_sys::PERF_COUNT_SW_CPU_CLOCK),
+        ..Default::default()
+    };
+    attributes.__bindgen_anon_1.sample_period = period;
+    // SAFETY: a zeroed, sized attribute struct; pid -1 and a CPU ask for that CPU's event.
+    let fd = unsafe {
+        libc::syscall(libc::SYS_perf_event_open, &attributes, -1, cpu as i32, -1, libc::PERF_FLAG_FD_CLOEXEC)
+    };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel has just given us this descriptor.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}
+
+/// CPUs that are online, from the list in sysfs (`0-3,8`).
+pub fn online_cpus() -> Vec<u32> {
+    let list = fs::read_to_string("/sys/devices/system/cpu/online").unwrap_or_else(|_| "0".into());
+    parse_cpu_list(&list)
+}
+
+fn parse_cpu_list(list: &str) -> Vec<u32> {
+    let mut cpus = Vec::new();
+    for part in list.trim().split(',') {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        if let (Ok(first), Ok(last)) = (first.parse::<u32>(), last.parse::<u32>()) {
+            cpus.extend(first..=last.min(first + 4095));
+        }
+    }
+    cpus
+}
+
+#[cfg(test)]
+mod tests {
+    use super::parse_cpu_list;
+
+    #[test]
+    fn cpu_lists() {
+        assert_eq!(parse_cpu_list("0-3,8\n"), [0, 1, 2, 3, 8]);
+        assert_eq!(parse_cpu_list("0"), [0]);
+        assert_eq!(parse_cpu_list(""), [] as [u32; 0]);
+    }
+}

@@ -1,0 +1,89 @@
+//! The counters that the kernel programs keep, read without a system call, and the region
+//! beside them where user space keeps its own, so that both outlive a killed agent.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::abi;
+
+/// Sums over all CPUs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct KernelSums {
+    pub taken: u64,
+    pub idle: u64,
+    pub ring: u64,
+    pub ring_full: u64,
+    pub missed_sure: u64,
+    pub missed_perhaps_idle: u64,
+    pub max_ns: u64,
+    pub frames_sent: u64,
+    pub wakeups: u64,
+}
+
+/// A mapping of the map `counters`.
+#[derive(Debug, Clone, Copy)]
+pub struct CounterMap {
+    words: &'static [AtomicU64],
+    cpus: u32,
+}
+
+impl CounterMap {
+    pub(super) fn new(words: &'static [AtomicU64], cpus: u32) -> Self {
+        assert!(words.len() >= (cpus + abi::USER_COUNTER_ELEMENTS) as usize * abi::COUNTER_WORDS, "a whole map");
+        Self { words, cpus }
+    }
+
+    /// The words that belong to user space.
+    pub fn user(&self) -> &'static [AtomicU64] {
+        &self.words[self.cpus as usize * abi::COUNTER_WORDS..]
+    }
+
+    /// Sums at one moment: for each CPU a state between two ticks, where every tick taken
+    /// has been counted once more. A CPU that is inside a tick is read again until it has
+    /// left it; should that never happen, it is summed as it is, and the account shows it.
+    pub fn sums(&self) -> KernelSums {
+        let mut sums = KernelSums::default();
+        let (mut sure, mut perhaps) = (0i64, 0i64);
+        for cpu in 0..self.cpus {
+            let c = self.settled(cpu);
+            sums.taken += c[0];
+            sums.idle += c[1];
+            sums.ring += c[2];
+            sums.ring_full += c[3];
+            sure += c[4] as i64;
+            perhaps += c[5] as i64;
+            sums.max_ns = sums.max_ns.max(c[6]);
+            sums.frames_sent += c[7];
+            sums.wakeups += c[12];
+        }
+        sums.missed_sure = sure.max(0) as u64;
+        sums.missed_perhaps_idle = perhaps.max(0) as u64;
+        sums
+    }
+
+    fn read(&self, cpu: u32) -> [u64; 13] {
+        let at = cpu as usize * abi::COUNTER_WORDS;
+        std::array::from_fn(|word| self.words[at + word].load(Ordering::Acquire))
+    }
+
+    fn settled(&self, cpu: u32) -> [u64; 13] {
+        let mut before = self.read(cpu);
+        for attempt in 0..2000 {
+            let now = self.read(cpu);
+            if now[..4] == before[..4] && now[0] == now[1] + now[2] + now[3] {
+                return now;
+            }
+            before = now;
+            if attempt > 100 {
+                std::thread::sleep(std::time::Duration::from_micros(20));
+            }
+        }
+        before
+    }
+
+    /// Tells a CPU's program that its next gap is of our making.
+    pub fn rearm(&self, cpu: u32) {
+        if cpu < self.cpus {
+            self.words[cpu as usize * abi::COUNTER_WORDS + 11].store(1, Ordering::Release);
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! Reads samples from the ring and gives each its stack: frames travel with the first
+//! sample of an epoch, the others name them by hash.
+
+use std::{
+    cell::RefCell,
+    fmt,
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
+
+use everflame_profile::Completeness;
+use libbpf_rs::{MapHandle, RingBuffer, RingBufferBuilder};
+use rustc_hash::FxHashMap;
+
+use super::{BpfError, abi, programs::into_io, shared::Shared};
+use crate::sample::{RawSample, RawStack, UserFrame};
+
+/// Stacks kept for one epoch. When there are more, a new epoch begins early.
+const STACKS_LIMIT: usize = 32_768;
+
+/// The reading end of the ring. Made and used on one thread.
+pub struct RingReader {
+    ring: RingBuffer<'static>,
+    inbox: Rc<RefCell<Inbox>>,
+    control: Shared,
+    epoch: u64,
+}
+
+#[derive(Default)]
+struct Inbox {
+    samples: Vec<RawSample>,
+    stacks: FxHashMap<u64, Arc<RawStack>>,
+    older: FxHashMap<u64, Arc<RawStack>>,
+    broken: u64,
+}
+
+impl RingReader {
+    pub(super) fn new(map: MapHandle, control: Shared) -> Result<Self, BpfError> {
+        let inbox = Rc::new(RefCell::new(Inbox::default()));
+        let sink = Rc::clone(&inbox);
+        // The ring outlives its builder's borrow of the map: libbpf duplicates nothing of
+        // the handle but its descriptor, which must stay open, hence the leak.
+        let map: &'static MapHandle = Box::leak(Box::new(map));
+        let mut builder = RingBufferBuilder::new();
+        builder
+            .add(map, move |bytes| {
+                sink.borrow_mut().take(bytes);
+                0
+            })
+            .map_err(|e| BpfError::Map { map: "ring", source: into_io(e) })?;
+        let ring = builder.build().map_err(|e| BpfError::Map { map: "ring", source: into_io(e) })?;
+        let mut reader = Self { ring, inbox, control, epoch: 0 };
+        reader.next_epoch();
+        Ok(reader)
+    }
+
+    /// Waits until the ring is half full, at most `timeout`.
+    pub fn wait(&self, timeout: Duration) {
+        let mut poll = libc::pollfd { fd: self.ring.epoll_fd(), events: libc::POLLIN, revents: 0 };
+        // SAFETY: one valid pollfd.
+        unsafe { libc::poll(&mut poll, 1, timeout.as_millis() as i32) };
+    }
+
+    /// All samples that are in the ring now.
+    pub fn drain(&mut self) -> Vec<RawSample> {
+        let read = self.ring.consume_raw();
+        if read < 0 {
+            tracing::error!("reading the ring: {}", std::io::Error::from_raw_os_error(-read));
+        }
+        let samples = std::mem::take(&mut self.inbox.borrow_mut().samples);
+        if self.inbox.borrow().stacks.len() > STACKS_LIMIT {
+            self.next_epoch();
+        }
+        samples
+    }
+
+    /// Records that could not be read as samples.
+    pub fn broken(&self) -> u64 {
+        self.inbox.borrow().broken
+    }
+
+    /// Forgets the stacks of the epoch before last; the kernel sends frames anew.
+    pub fn next_epoch(&mut self) {
+        self.epoch += 1;
+        let mut inbox = self.inbox.borrow_mut();
+        inbox.older = std::mem::take(&mut inbox.stacks);
+        self.control.write(0, &self.epoch.to_le_bytes());
+    }
+}
+
+impl Inbox {
+    fn take(&mut self, bytes: &[u8]) {
+        let Some(head) = abi::Sample::read(bytes) else {
+            self.broken += 1;
+            return;
+        };
+        let kernel = usize::from(head.kernel_frames);
+        let user = usize::from(head.user_frames);
+        let words = bytes[size_of::<abi::Sample>()..].chunks_exact(8).map(|w| u64::from_le_bytes(w.try_into().expect("8 bytes")));
+        let mut completeness = Completeness::from_u8(head.completeness).unwrap_or(Completeness::LostFrames);
+        let stack = if head.flags & abi::SAMPLE_HAS_FRAMES != 0 {
+            let mut words = words;
+            let stack = Arc::new(RawStack {
+                kernel: words.by_ref().take(kernel).collect(),
+                user: words.take(user).map(UserFrame).collect(),
+            });
+            self.stacks.insert(head.stack, Arc::clone(&stack));
+            stack
+        } else if let Some(stack) = self.stacks.get(&head.stack).or_else(|| self.older.get(&head.stack)) {
+            Arc::clone(stack)
+        } else {
+            completeness = Completeness::LostFrames;
+            Arc::new(RawStack::default())
+        };
+        self.samples.push(RawSample {
+            time: head.time,
+            pid: head.pid,
+            tid: head.tid,
+            cpu: head.cpu,
+            cgroup: head.cgroup,
+            comm: head.comm,
+            kernel_thread: head.flags & abi::SAMPLE_KERNEL_THREAD != 0,
+            completeness,
+            period: u64::from(head.period),
+            stack,
+        });
+    }
+}
+
+impl fmt::Debug for RingReader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RingReader").field("epoch", &self.epoch).finish_non_exhaustive()
+    }
+}

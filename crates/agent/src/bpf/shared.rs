@@ -1,0 +1,49 @@
+//! Memory that the kernel programs and we both see: mappings of BPF arrays. The one place
+//! where such memory is touched.
+
+use std::{
+    os::fd::{AsFd, AsRawFd},
+    sync::atomic::{AtomicU32, AtomicU64, Ordering},
+};
+
+use memmap2::{MmapOptions, MmapRaw};
+
+/// A mapping of a BPF_F_MMAPABLE array.
+#[derive(Debug)]
+pub struct Shared {
+    map: MmapRaw,
+}
+
+impl Shared {
+    /// Maps `length` bytes of an array.
+    pub fn map(fd: &impl AsFd, length: usize) -> std::io::Result<Self> {
+        Ok(Self { map: MmapOptions::new().len(length).map_raw(fd.as_fd().as_raw_fd())? })
+    }
+
+    /// Copies bytes in. The kernel programs must not be led here yet: whoever publishes
+    /// the place does so afterwards, by a system call or a store with release order.
+    pub fn write(&self, offset: usize, bytes: &[u8]) {
+        let end = offset.checked_add(bytes.len()).expect("an offset within the mapping");
+        assert!(end <= self.map.len(), "a write beyond the mapping");
+        // SAFETY: the range was checked to lie within the live mapping, and `bytes` cannot
+        // overlap it, since no reference into the mapping is ever given out as `&[u8]`.
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.map.as_mut_ptr().add(offset), bytes.len()) }
+    }
+
+    /// Stores a word so that what was written before is seen by who sees the word.
+    pub fn publish_u32(&self, offset: usize, value: u32) {
+        assert!(offset.is_multiple_of(4) && offset + 4 <= self.map.len(), "a word beyond the mapping");
+        // SAFETY: in range and aligned (a mapping starts on a page); atomics may be shared
+        // with the kernel.
+        unsafe { AtomicU32::from_ptr(self.map.as_mut_ptr().add(offset).cast()) }.store(value, Ordering::Release);
+    }
+
+    /// The whole mapping as atomic words, for the rest of the process's life.
+    pub fn leak(self) -> &'static [AtomicU64] {
+        let words = self.map.len() / 8;
+        let map: &'static MmapRaw = Box::leak(Box::new(self.map));
+        // SAFETY: the mapping is leaked, hence lives forever; it is page-aligned and
+        // `words * 8` bytes long; every access from here on is atomic.
+        unsafe { std::slice::from_raw_parts(map.as_ptr().cast::<AtomicU64>(), words) }
+    }
+}
