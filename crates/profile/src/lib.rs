@@ -7,13 +7,17 @@
 
 pub mod batch;
 pub mod completeness;
+pub mod folded;
 pub mod frame;
 pub mod labels;
+pub mod named;
 pub mod otlp;
+pub mod pprof;
 pub mod report;
 
 pub use batch::{Batch, Point, Profile, ProfileId, Sample, SampleType, Stack};
 pub use completeness::Completeness;
 pub use frame::{ContentId, Frame, FrameKind, Line, Mapping};
 pub use labels::{Labels, Str};
+pub use named::{NamedFrame, NamedProfile, NamedSample};
 pub use report::Report;
