@@ -1,6 +1,8 @@
 //! The structs and numbers of `bpf/abi.h`, mirrored by hand. The sizes are checked here;
 //! a test compares the offsets with what a C compiler says of the header.
 
+#![allow(missing_docs, reason = "bpf/abi.h says what each number and field is")]
+
 use std::sync::atomic::{AtomicI64, AtomicU64};
 
 pub const MAPPING_CHUNK: u32 = 65536;

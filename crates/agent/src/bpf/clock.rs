@@ -12,6 +12,11 @@ use super::{BpfError, counters::CounterMap, programs::Programs};
 /// How far the period is moved away from the asked one, at most, in parts of a thousand.
 const JITTER_PER_MILLE: u64 = 100;
 
+/// `_IOW('$', 4, __u64)` of linux/perf_event.h.
+const IOC_PERIOD: libc::c_ulong = 0x4008_2404;
+/// PERF_FLAG_FD_CLOEXEC of linux/perf_event.h.
+const FLAG_FD_CLOEXEC: libc::c_ulong = 8;
+
 #[derive(Debug)]
 struct CpuClock {
     cpu: u32,
@@ -85,7 +90,7 @@ impl Clock {
             let period = if longer { self.period + part } else { self.period - part };
             counters.rearm(clock.cpu);
             // SAFETY: the request reads one u64 from the pointer; the descriptor is open.
-            unsafe { libc::ioctl(clock.fd.as_raw_fd(), libbpf_sys::PERF_EVENT_IOC_PERIOD as libc::c_ulong, &period) };
+            unsafe { libc::ioctl(clock.fd.as_raw_fd(), IOC_PERIOD, &period) };
         }
         self.round += 1;
     }
@@ -100,9 +105,7 @@ fn open_event(cpu: u32, period: u64) -> io::Result<OwnedFd> {
     };
     attributes.__bindgen_anon_1.sample_period = period;
     // SAFETY: a zeroed, sized attribute struct; pid -1 and a CPU ask for that CPU's event.
-    let fd = unsafe {
-        libc::syscall(libc::SYS_perf_event_open, &attributes, -1, cpu as i32, -1, libc::PERF_FLAG_FD_CLOEXEC)
-    };
+    let fd = unsafe { libc::syscall(libc::SYS_perf_event_open, &attributes, -1, cpu as i32, -1, FLAG_FD_CLOEXEC) };
     if fd < 0 {
         return Err(io::Error::last_os_error());
     }

@@ -8,14 +8,23 @@ use super::abi;
 /// Sums over all CPUs.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct KernelSums {
+    /// Ticks at the sampler's first instruction.
     pub taken: u64,
+    /// Of the idle task.
     pub idle: u64,
+    /// Records that the ring took.
     pub ring: u64,
+    /// Records that it refused.
     pub ring_full: u64,
+    /// Ticks that never came between two of the same busy task.
     pub missed_sure: u64,
+    /// Ticks that never came, perhaps because the CPU was idle.
     pub missed_perhaps_idle: u64,
+    /// Longest run of the sampler, nanoseconds.
     pub max_ns: u64,
+    /// Records that carried their frames.
     pub frames_sent: u64,
+    /// Times that the reader was woken because the ring was half full.
     pub wakeups: u64,
 }
 

@@ -23,6 +23,7 @@ pub struct Space {
 }
 
 impl Space {
+    /// A space of at most `max_chunks` chunks of `chunk` units; none exists yet.
     pub fn new(chunk: u32, max_chunks: u32, spanning: bool) -> Self {
         Self { chunk, max_chunks, chunks: 0, spanning, free: BTreeMap::new(), resting: VecDeque::new(), used: 0 }
     }

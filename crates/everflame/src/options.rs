@@ -1,0 +1,302 @@
+//! The command line. Every long option is also `EVERFLAME_<OPTION>` in the environment and
+//! a key of the file given by `--config`: option > environment > file > default.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Sees what every process spends its time on, with nothing changed in any process.
+#[derive(Debug, Parser)]
+#[command(name = "everflame", version, max_term_width = 100, arg_required_else_help = true)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+    /// TOML file whose keys are the long options of the command
+    #[arg(long, global = true, value_name = "FILE", env = "EVERFLAME_CONFIG")]
+    pub config: Option<PathBuf>,
+    /// What to log to standard error: error, warn, info, debug, trace, or a filter
+    #[arg(long, global = true, value_name = "LEVEL", env = "EVERFLAME_LOG", default_value = "info")]
+    pub log: String,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Profile this machine and show it in the browser: agent and server in one
+    Up(UpOptions),
+    /// Profile this machine and send the profiles to a server
+    Agent(AgentOptions),
+    /// Take profiles, keep them, answer queries and show them
+    Server(ServerOptions),
+    /// Profile for a while, or while a command runs, and write a file
+    Record(RecordOptions),
+    /// Functions that use most, from a server
+    Top(TopOptions),
+    /// Differences between two times (not in this version)
+    #[command(hide = true)]
+    Diff(NotYet),
+    /// Symbol indexes of a server
+    Symbols {
+        /// What to do with them.
+        #[command(subcommand)]
+        command: SymbolsCommand,
+    },
+    /// Check what this machine, or a server, needs for profiling
+    Doctor(DoctorOptions),
+    /// Parses other programs' files for the agent, without its privileges
+    #[command(hide = true, name = "internal-worker")]
+    InternalWorker,
+}
+
+/// Swallows the options of a command that is not there yet.
+#[derive(Debug, Args)]
+pub struct NotYet {
+    /// Whatever was given.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
+    pub rest: Vec<String>,
+}
+
+/// How often to sample.
+#[derive(Debug, Args, Clone)]
+pub struct SamplingOptions {
+    /// Bytes of the ring between kernel and agent, a power of two
+    #[arg(long, value_name = "BYTES", env = "EVERFLAME_RING_BYTES", default_value_t = 1 << 20, value_parser = ring_bytes)]
+    pub ring_bytes: u32,
+    /// Bytes of unwind tables at most; the least used ones go first
+    #[arg(long, value_name = "BYTES", env = "EVERFLAME_TABLE_BYTES", default_value_t = 64 << 20)]
+    pub table_bytes: u64,
+    /// Longest time of one sample in the interrupt, in microseconds
+    #[arg(long, value_name = "MICROSECONDS", env = "EVERFLAME_TIME_LIMIT_US", default_value_t = 1000)]
+    pub time_limit_us: u64,
+    /// Do not read OTEL_SERVICE_NAME from the environment of processes
+    #[arg(long, env = "EVERFLAME_NO_SERVICE_ENV")]
+    pub no_service_env: bool,
+}
+
+/// Options of `up`.
+#[derive(Debug, Args)]
+pub struct UpOptions {
+    /// Address of the web page, the API and OTLP; port 0 takes a free one
+    #[arg(long, value_name = "ADDRESS", env = "EVERFLAME_LISTEN", default_value = "127.0.0.1:4040")]
+    pub listen: SocketAddr,
+    /// Directory for everything that is kept
+    #[arg(long, value_name = "DIR", env = "EVERFLAME_DATA", default_value = "everflame-data")]
+    pub data: PathBuf,
+    /// Samples per second and CPU
+    #[arg(long, value_name = "HZ", env = "EVERFLAME_RATE", default_value_t = 19, value_parser = clap::value_parser!(u32).range(1..=999))]
+    pub rate: u32,
+    /// End after so many seconds, with everything written
+    #[arg(long, value_name = "SECONDS", env = "EVERFLAME_DURATION", value_parser = seconds)]
+    pub duration: Option<f64>,
+    /// How the kernel side is set up.
+    #[command(flatten)]
+    pub sampling: SamplingOptions,
+    /// How long and how much to keep.
+    #[command(flatten)]
+    pub retention: RetentionOptions,
+    /// Further host names under which the server may be reached
+    #[arg(long, value_name = "NAME", env = "EVERFLAME_ALLOWED_HOSTS", value_delimiter = ',')]
+    pub allowed_hosts: Vec<String>,
+}
+
+/// Options of `agent`.
+#[derive(Debug, Args)]
+pub struct AgentOptions {
+    /// Where to send profiles, e.g. http://profiles.example:4040
+    #[arg(long, value_name = "URL", env = "EVERFLAME_ENDPOINT")]
+    pub endpoint: Option<String>,
+    /// Samples per second and CPU
+    #[arg(long, value_name = "HZ", env = "EVERFLAME_RATE", default_value_t = 19, value_parser = clap::value_parser!(u32).range(1..=999))]
+    pub rate: u32,
+    /// Address of the agent's own /metrics, /healthz and /readyz
+    #[arg(long, value_name = "ADDRESS", env = "EVERFLAME_LISTEN", default_value = "127.0.0.1:4041")]
+    pub listen: SocketAddr,
+    /// Directory for batches that the server has not acknowledged yet
+    #[arg(long, value_name = "DIR", env = "EVERFLAME_SPOOL", default_value = "/var/lib/everflame/spool")]
+    pub spool: PathBuf,
+    /// Bytes of that directory at most; the oldest batches go first, counted
+    #[arg(long, value_name = "BYTES", env = "EVERFLAME_SPOOL_BYTES", default_value_t = 256 << 20)]
+    pub spool_bytes: u64,
+    /// File with the token to send (re-read when it changes)
+    #[arg(long, value_name = "FILE", env = "EVERFLAME_TOKEN_FILE")]
+    pub token_file: Option<PathBuf>,
+    /// Name of this node (default: the host's name)
+    #[arg(long, value_name = "NAME", env = "EVERFLAME_NODE")]
+    pub node: Option<String>,
+    /// End after so many seconds, with everything sent
+    #[arg(long, value_name = "SECONDS", env = "EVERFLAME_DURATION", value_parser = seconds)]
+    pub duration: Option<f64>,
+    /// How the kernel side is set up.
+    #[command(flatten)]
+    pub sampling: SamplingOptions,
+}
+
+/// How long and how much to keep.
+#[derive(Debug, Args, Clone)]
+pub struct RetentionOptions {
+    /// Keep profiles at most so many hours
+    #[arg(long, value_name = "HOURS", env = "EVERFLAME_RETENTION_HOURS", default_value_t = 720)]
+    pub retention_hours: u64,
+    /// Keep at most so many bytes; the oldest profiles go first
+    #[arg(long, value_name = "BYTES", env = "EVERFLAME_RETENTION_BYTES", default_value_t = 10 << 30)]
+    pub retention_bytes: u64,
+}
+
+/// Options of `server`.
+#[derive(Debug, Args)]
+pub struct ServerOptions {
+    /// Address of the web page, the API and OTLP; port 0 takes a free one
+    #[arg(long, value_name = "ADDRESS", env = "EVERFLAME_LISTEN", default_value = "127.0.0.1:4040")]
+    pub listen: SocketAddr,
+    /// Directory for everything that is kept
+    #[arg(long, value_name = "DIR", env = "EVERFLAME_DATA", default_value = "everflame-data")]
+    pub data: PathBuf,
+    /// Keep profiles in a ClickHouse cluster (not in this version)
+    #[arg(long, value_name = "URL", env = "EVERFLAME_CLICKHOUSE")]
+    pub clickhouse: Option<String>,
+    /// How long and how much to keep.
+    #[command(flatten)]
+    pub retention: RetentionOptions,
+    /// Largest request taken, in bytes after decompression
+    #[arg(long, value_name = "BYTES", env = "EVERFLAME_MAX_REQUEST_BYTES", default_value_t = 64 << 20)]
+    pub max_request_bytes: usize,
+    /// Further host names under which the server may be reached
+    #[arg(long, value_name = "NAME", env = "EVERFLAME_ALLOWED_HOSTS", value_delimiter = ',')]
+    pub allowed_hosts: Vec<String>,
+    /// End after so many seconds, with everything written
+    #[arg(long, value_name = "SECONDS", env = "EVERFLAME_DURATION", value_parser = seconds)]
+    pub duration: Option<f64>,
+}
+
+/// Options of `record`.
+#[derive(Debug, Args)]
+pub struct RecordOptions {
+    /// How long to record (default: until Ctrl-C, or as long as the command runs)
+    #[arg(long, value_name = "SECONDS", env = "EVERFLAME_DURATION", value_parser = seconds)]
+    pub duration: Option<f64>,
+    /// Samples per second and CPU
+    #[arg(long, value_name = "HZ", env = "EVERFLAME_RATE", default_value_t = 99, value_parser = clap::value_parser!(u32).range(1..=999))]
+    pub rate: u32,
+    /// Only this process and its children; may be given several times
+    #[arg(long, value_name = "PID", env = "EVERFLAME_PID", value_delimiter = ',')]
+    pub pid: Vec<u32>,
+    /// File to write; its ending says what: .pb.gz (pprof), .folded, .svg, .json
+    #[arg(long, value_name = "FILE", env = "EVERFLAME_OUTPUT", default_value = "profile.pb.gz")]
+    pub output: PathBuf,
+    /// How the kernel side is set up.
+    #[command(flatten)]
+    pub sampling: SamplingOptions,
+    /// Command to run and profile, with its children
+    #[arg(trailing_var_arg = true, value_name = "COMMAND")]
+    pub command: Vec<String>,
+}
+
+/// How an answer is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// For people.
+    Table,
+    /// The API's answer.
+    Json,
+}
+
+/// Options of `top`.
+#[derive(Debug, Args)]
+pub struct TopOptions {
+    /// The server to ask
+    #[arg(long, value_name = "URL", env = "EVERFLAME_SERVER", default_value = "http://127.0.0.1:4040")]
+    pub server: String,
+    /// Which samples, e.g. '{service="cart", namespace=~"shop.*"}'
+    #[arg(long, value_name = "SELECTOR", env = "EVERFLAME_QUERY", default_value = "")]
+    pub query: String,
+    /// From when: RFC 3339, Unix seconds, or now-15m
+    #[arg(long, value_name = "TIME", env = "EVERFLAME_FROM", default_value = "now-15m")]
+    pub from: String,
+    /// Until when
+    #[arg(long, value_name = "TIME", env = "EVERFLAME_UNTIL", default_value = "now")]
+    pub until: String,
+    /// Type of samples
+    #[arg(long = "type", value_name = "TYPE", env = "EVERFLAME_TYPE", default_value = "cpu")]
+    pub sample_type: String,
+    /// Sum by function, file or mapping
+    #[arg(long, value_name = "WHAT", env = "EVERFLAME_BY", default_value = "function")]
+    pub by: String,
+    /// Sort by self or total
+    #[arg(long, value_name = "MEASURE", env = "EVERFLAME_SORT", default_value = "self")]
+    pub sort: String,
+    /// Number of rows
+    #[arg(long, value_name = "N", env = "EVERFLAME_LIMIT", default_value_t = 20)]
+    pub limit: u64,
+    /// Rows to skip
+    #[arg(long, value_name = "N", env = "EVERFLAME_OFFSET", default_value_t = 0)]
+    pub offset: u64,
+    /// File with the token to send
+    #[arg(long, value_name = "FILE", env = "EVERFLAME_TOKEN_FILE")]
+    pub token_file: Option<PathBuf>,
+    /// How to print
+    #[arg(long, value_enum, value_name = "FORM", env = "EVERFLAME_OUTPUT", default_value_t = Output::Table)]
+    pub output: Output,
+}
+
+/// Commands of `symbols`.
+#[derive(Debug, Subcommand)]
+pub enum SymbolsCommand {
+    /// Make indexes of ELF files and send them to a server
+    Push(SymbolsPushOptions),
+    /// List what a server has
+    List(SymbolsListOptions),
+}
+
+/// Options of `symbols push`.
+#[derive(Debug, Args)]
+pub struct SymbolsPushOptions {
+    /// The server
+    #[arg(long, value_name = "URL", env = "EVERFLAME_SERVER", default_value = "http://127.0.0.1:4040")]
+    pub server: String,
+    /// File with the token to send
+    #[arg(long, value_name = "FILE", env = "EVERFLAME_TOKEN_FILE")]
+    pub token_file: Option<PathBuf>,
+    /// ELF files: programs, libraries, or their debug files
+    #[arg(required = true, value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+}
+
+/// Options of `symbols list`.
+#[derive(Debug, Args)]
+pub struct SymbolsListOptions {
+    /// The server
+    #[arg(long, value_name = "URL", env = "EVERFLAME_SERVER", default_value = "http://127.0.0.1:4040")]
+    pub server: String,
+    /// File with the token to send
+    #[arg(long, value_name = "FILE", env = "EVERFLAME_TOKEN_FILE")]
+    pub token_file: Option<PathBuf>,
+    /// How to print
+    #[arg(long, value_enum, value_name = "FORM", env = "EVERFLAME_OUTPUT", default_value_t = Output::Table)]
+    pub output: Output,
+}
+
+/// Options of `doctor`.
+#[derive(Debug, Args)]
+pub struct DoctorOptions {
+    /// Also check this server
+    #[arg(long, value_name = "URL", env = "EVERFLAME_SERVER")]
+    pub server: Option<String>,
+    /// How to print
+    #[arg(long, value_enum, value_name = "FORM", env = "EVERFLAME_OUTPUT", default_value_t = Output::Table)]
+    pub output: Output,
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(s) if s > 0.0 && s <= 366.0 * 86_400.0 => Ok(s),
+        _ => Err("give a number of seconds above 0".into()),
+    }
+}
+
+fn ring_bytes(text: &str) -> Result<u32, String> {
+    match text.parse::<u32>() {
+        Ok(n) if n.is_power_of_two() && (4096..=1 << 28).contains(&n) => Ok(n),
+        _ => Err("give a power of two from 4096 to 268435456".into()),
+    }
+}
