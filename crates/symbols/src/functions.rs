@@ -1,0 +1,223 @@
+//! Which function owns which addresses: unwind data says where functions start and
+//! end, symbols say what they are called, and neither is believed alone.
+
+use crate::{
+    IndexLimits,
+    elf::{Elf, ElfSymbol},
+    go,
+    index_write::Piece,
+};
+
+const STT_NOTYPE: u8 = 0;
+const STT_FUNC: u8 = 2;
+const STT_GNU_IFUNC: u8 = 10;
+const STB_GLOBAL: u8 = 1;
+const STB_WEAK: u8 = 2;
+
+/// A name for an address. The order of the fields is the order of preference among
+/// several names of one address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Symbol<'a> {
+    pub address: u64,
+    pub rank: Rank,
+    underscores: usize,
+    length: usize,
+    pub name: &'a str,
+    /// 0 where the symbol does not say.
+    pub size: u64,
+}
+
+/// Which of several names of one address is the one that people know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Rank {
+    Global,
+    Weak,
+    Local,
+    /// Without a type (hand-written assembly): counts only where a function is known
+    /// to start from elsewhere.
+    Untyped,
+}
+
+impl<'a> Symbol<'a> {
+    pub fn new(address: u64, size: u64, rank: Rank, name: &'a str) -> Self {
+        let underscores = name.len() - name.trim_start_matches('_').len();
+        Self { address, rank, underscores, length: name.len(), name, size }
+    }
+}
+
+/// The symbols of a file, one an address, and how many names were refused.
+#[derive(Debug, Default)]
+pub(crate) struct Symbols<'a> {
+    pub sorted: Vec<Symbol<'a>>,
+    pub refused: u32,
+    /// Function ranges that symbol tables know beyond unwind data (Go).
+    pub ranges: Vec<(u64, u64)>,
+}
+
+/// Reads `.symtab`, `.dynsym` and Go's function table.
+pub(crate) fn symbols<'a>(elf: &Elf<'a>, limits: &IndexLimits) -> Symbols<'a> {
+    let mut found = Symbols::default();
+    // Strings may overlap, so a small file can claim any amount of names: what is
+    // read of them is bounded apart from the file's size.
+    let mut budget = limits.name_bytes.saturating_mul(2);
+    let mut take = |name: Option<&'a [u8]>| -> Option<&'a str> {
+        let name = name.filter(|name| !name.is_empty())?;
+        budget = budget.checked_sub(name.len())?;
+        str::from_utf8(name).ok()
+    };
+    for table in elf.symbol_tables() {
+        for symbol in table.symbols().filter(|symbol| in_code(elf, symbol.value)) {
+            let Some(rank) = rank(&symbol) else { continue };
+            if found.sorted.len() >= limits.symbols {
+                found.refused += 1;
+                continue;
+            }
+            match take(table.string(symbol.name, limits.longest_name)).map(without_version) {
+                // Assemblers' own marks, not names.
+                Some(name) if name.starts_with(['$', '.']) && rank == Rank::Untyped => {}
+                Some(name) => found.sorted.push(Symbol::new(symbol.value, symbol.size, rank, name)),
+                None => found.refused += u32::from(symbol.name != 0),
+            }
+        }
+    }
+    for function in go::functions(elf) {
+        if found.sorted.len() >= limits.symbols || !in_code(elf, function.start) {
+            continue;
+        }
+        found.ranges.push((function.start, function.end));
+        match take(function.name(limits.longest_name)) {
+            Some(name) => {
+                found.sorted.push(Symbol::new(function.start, function.end - function.start, Rank::Local, name));
+            }
+            None => found.refused += 1,
+        }
+    }
+    found.sorted.sort_unstable();
+    found.sorted.dedup_by_key(|symbol| symbol.address);
+    found
+}
+
+fn rank(symbol: &ElfSymbol) -> Option<Rank> {
+    match (symbol.kind, symbol.bind) {
+        (STT_FUNC | STT_GNU_IFUNC, STB_GLOBAL) => Some(Rank::Global),
+        (STT_FUNC | STT_GNU_IFUNC, STB_WEAK) => Some(Rank::Weak),
+        (STT_FUNC | STT_GNU_IFUNC, _) => Some(Rank::Local),
+        (STT_NOTYPE, _) => Some(Rank::Untyped),
+        _ => None,
+    }
+}
+
+/// `memcpy@@GLIBC_2.14` is called `memcpy`.
+fn without_version(name: &str) -> &str {
+    match name.find('@') {
+        Some(at) if at > 0 => name.get(..at).unwrap_or(name),
+        _ => name,
+    }
+}
+
+fn in_code(elf: &Elf<'_>, address: u64) -> bool {
+    elf.program_headers
+        .iter()
+        .filter(|p| p.executable())
+        .any(|p| address.checked_sub(p.vaddr).is_some_and(|into| into < p.mem_size))
+}
+
+/// Cuts the executable's code into functions.
+///
+/// Within a range of unwind data every byte belongs to a function: to the symbol that
+/// starts last before it, or, before the first one, to a function without a name.
+/// Between ranges only what a symbol claims belongs to it, and no symbol reaches into
+/// a range that it does not start in.
+pub(crate) fn cut<'a>(elf: &Elf<'_>, ranges: Vec<(u64, u64)>, symbols: &[Symbol<'a>]) -> Vec<Piece<'a>> {
+    let ranges = tidy(ranges, elf);
+    let mut pieces = Vec::with_capacity(ranges.len().max(symbols.len()));
+    let mut rest = symbols;
+    for &(start, end) in &ranges {
+        gap(&mut pieces, take_before(&mut rest, start), start, elf);
+        range(&mut pieces, take_before(&mut rest, end), start, end);
+    }
+    gap(&mut pieces, rest, u64::MAX, elf);
+    pieces
+}
+
+/// Ranges in order, each within the code, none over another.
+fn tidy(mut ranges: Vec<(u64, u64)>, elf: &Elf<'_>) -> Vec<(u64, u64)> {
+    ranges.retain(|&(start, end)| start < end && in_code(elf, start));
+    // Of two that start together the shorter one stands first and cuts the longer.
+    ranges.sort_unstable();
+    let mut tidy: Vec<(u64, u64)> = Vec::with_capacity(ranges.len());
+    for (start, end) in ranges {
+        match tidy.last_mut() {
+            Some(last) if last.0 == start => *last = (start, last.1.min(end)),
+            Some(last) => {
+                last.1 = last.1.min(start);
+                tidy.push((start, end));
+            }
+            None => tidy.push((start, end)),
+        }
+    }
+    for range in &mut tidy {
+        range.1 = range.1.min(code_end(elf, range.0));
+    }
+    tidy
+}
+
+/// End of the segment that holds the address.
+fn code_end(elf: &Elf<'_>, address: u64) -> u64 {
+    elf.program_headers
+        .iter()
+        .filter(|p| p.executable() && address.checked_sub(p.vaddr).is_some_and(|into| into < p.mem_size))
+        .map(|p| p.vaddr.saturating_add(p.mem_size))
+        .min()
+        .unwrap_or(address)
+}
+
+fn take_before<'s, 'a>(rest: &mut &'s [Symbol<'a>], address: u64) -> &'s [Symbol<'a>] {
+    let (before, after) = rest.split_at(rest.partition_point(|symbol| symbol.address < address));
+    *rest = after;
+    before
+}
+
+/// Pieces of a range of unwind data, with the symbols that lie in it.
+fn range<'a>(pieces: &mut Vec<Piece<'a>>, symbols: &[Symbol<'a>], start: u64, end: u64) {
+    let named = |symbol: &&Symbol<'a>| symbol.rank != Rank::Untyped || symbol.address == start;
+    let symbols: Vec<&Symbol<'a>> = symbols.iter().filter(named).collect();
+    let first = symbols.first().map_or(end, |symbol| symbol.address);
+    push(pieces, start, first, None);
+    nested(pieces, &symbols, end, true);
+}
+
+/// Pieces of the code between two ranges.
+fn gap<'a>(pieces: &mut Vec<Piece<'a>>, symbols: &[Symbol<'a>], end: u64, elf: &Elf<'_>) {
+    let symbols: Vec<&Symbol<'a>> = symbols.iter().filter(|symbol| symbol.rank != Rank::Untyped).collect();
+    let Some(last) = symbols.last() else { return };
+    nested(pieces, &symbols, end.min(code_end(elf, last.address)), false);
+}
+
+/// Symbols one after the other up to `end`. Where one ends inside another that is
+/// longer, the longer one goes on after it.
+fn nested<'a>(pieces: &mut Vec<Piece<'a>>, symbols: &[&Symbol<'a>], end: u64, to_the_end: bool) {
+    let mut outer: Option<(u64, &'a str)> = None;
+    for (symbol, next) in symbols.iter().zip(symbols.iter().skip(1).map(Some).chain([None])) {
+        let next = next.map_or(end, |next| next.address);
+        let own_end = symbol.address.saturating_add(symbol.size);
+        let around = outer.filter(|&(outer_end, _)| symbol.size > 0 && own_end < next && own_end < outer_end);
+        match around {
+            Some((outer_end, name)) => {
+                push(pieces, symbol.address, own_end, Some(symbol.name));
+                push(pieces, own_end, if to_the_end { next } else { next.min(outer_end) }, Some(name));
+            }
+            None if symbol.size == 0 || to_the_end => push(pieces, symbol.address, next, Some(symbol.name)),
+            None => push(pieces, symbol.address, next.min(own_end), Some(symbol.name)),
+        }
+        if outer.is_none_or(|(outer_end, _)| own_end > outer_end) {
+            outer = Some((own_end, symbol.name));
+        }
+    }
+}
+
+fn push<'a>(pieces: &mut Vec<Piece<'a>>, start: u64, end: u64, name: Option<&'a str>) {
+    if start < end {
+        pieces.push(Piece { start, end, name });
+    }
+}
