@@ -1,1 +1,67 @@
 //! ELF bytes to compact unwind rows and rule tables. No IO, no unsafe.
+//!
+//! [`convert`] reads call frame information (`.eh_frame`, `.debug_frame`) and Go's function
+//! tables and writes them in the one layout that the kernel program reads as it is
+//! (`bpf/abi.h`, mirrored in [`layout`]). A file is never trusted: what is malformed is
+//! counted and passed over, what is too much is refused, and nothing panics.
+#![forbid(unsafe_code)]
+
+mod cfa;
+mod elf;
+mod encode;
+mod error;
+mod expression;
+mod frame;
+mod functions;
+pub mod layout;
+mod limits;
+mod reader;
+mod sections;
+mod table;
+
+pub use error::Error;
+pub use layout::Rule;
+pub use limits::Limits;
+pub use table::{Stats, Table};
+
+use elf::Elf;
+use functions::Collector;
+
+/// The unwind table of an executable, a shared library or a vDSO image.
+///
+/// `elf` is the whole file (or the whole image, for the vDSO).
+///
+/// # Errors
+/// See [`Error`]. Malformed parts of the unwind data are no error but counted in [`Stats`].
+pub fn convert(elf: &[u8], limits: &Limits) -> Result<Table, Error> {
+    let elf = Elf::parse(elf)?;
+    let mut functions = collect(&elf, limits, false)?;
+    let (base, rows) = functions.flatten()?;
+    let mut stats = functions.stats;
+    let rules = functions.rules.list();
+    let unsupported = |row: &&functions::FlatRow| rules[row.rule as usize].cfa == layout::cfa::UNSUPPORTED;
+    stats.unsupported_rows = rows.iter().filter(unsupported).count() as u64;
+    let bytes = encode::encode(base, &rows, &functions.rules, limits, &mut stats)?;
+    Ok(Table::new(bytes, stats))
+}
+
+/// Virtual address ranges `[start, end)` of the functions that have unwind data, sorted, without overlap.
+///
+/// Code without symbols is grouped by them.
+///
+/// # Errors
+/// As [`convert`], except that rows are not looked at.
+pub fn function_ranges(elf: &[u8]) -> Result<Vec<(u64, u64)>, Error> {
+    let elf = Elf::parse(elf)?;
+    let ranges = collect(&elf, &Limits::default(), true)?.ranges();
+    if ranges.is_empty() { Err(Error::NoUnwindData) } else { Ok(ranges) }
+}
+
+fn collect<'l>(elf: &Elf<'_>, limits: &'l Limits, ranges_only: bool) -> Result<Collector<'l>, Error> {
+    let code = elf.code().map(|s| (s.address, s.end())).collect();
+    let mut out = Collector::new(limits, code, ranges_only);
+    for section in sections::call_frame_information(elf) {
+        frame::read(&section, &mut out)?;
+    }
+    Ok(out)
+}

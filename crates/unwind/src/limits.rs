@@ -1,0 +1,31 @@
+//! How much of a file is believed: the bounds that keep a hostile file from costing more than a real one.
+
+/// Bounds of one conversion. The defaults take every real executable known to us.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Length of the table, in elements of 64 bytes. Default 1,048,576 (64 MiB).
+    pub max_elements: u32,
+    /// Functions with unwind data. Default 8,388,608.
+    pub max_fdes: u32,
+    /// Rows of all functions together, before merging. Default 33,554,432.
+    pub max_rows: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { max_elements: 1 << 20, max_fdes: 1 << 23, max_rows: 1 << 25 }
+    }
+}
+
+/// Executable segments looked at; real files have one or two.
+pub(crate) const MAX_CODE_SEGMENTS: usize = 64;
+/// Nested `DW_CFA_remember_state`; compilers use one.
+pub(crate) const MAX_REMEMBERED: usize = 32;
+/// Code bytes searched for signal trampolines that have no unwind data.
+pub(crate) const MAX_TRAMPOLINE_SEARCH: usize = 32 << 20;
+/// Bytes that an entry point without unwind data and without symbol is taken to be long, at most.
+pub(crate) const MAX_ENTRY_BYTES: u64 = 64;
+/// A gap between two functions up to this many bytes is padding and keeps the rule before it.
+pub(crate) const MAX_PADDING: u64 = 32;
+/// Rules one table can number.
+pub(crate) const MAX_RULES: usize = 65_535;

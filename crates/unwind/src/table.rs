@@ -1,0 +1,159 @@
+//! The finished table and the reference lookup: the same steps as the kernel program, on the same bytes.
+use crate::layout::{
+    BLOCK_PAIRS, CODE_ESCAPE, DELTA_ADVANCE, ELEMENT_SIZE, PAGES_PER_ELEMENT, RULES_PER_ELEMENT, Rule, SEQUENCE_PAIRS,
+};
+use crate::reader::Reader;
+
+/// What a conversion found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Functions with unwind data.
+    pub fdes: u64,
+    /// Rows before neighbours with the same rule were merged and gaps were filled.
+    pub raw_rows: u64,
+    /// Rows of the table.
+    pub rows: u64,
+    /// Rules of the table.
+    pub rules: u64,
+    /// Rows whose unwind data cannot be expressed.
+    pub unsupported_rows: u64,
+    /// Blocks of rows.
+    pub blocks: u64,
+    /// Learnt sequences of rows.
+    pub sequences: u64,
+    /// Entries of the unwind data that could not be read, or only in part.
+    pub malformed: u64,
+    /// Entries for functions that are not in an executable segment.
+    pub outside: u64,
+}
+
+/// Unwind data of one executable in the layout of `bpf/abi.h`.
+#[derive(Debug, Clone)]
+pub struct Table {
+    bytes: Vec<u8>,
+    stats: Stats,
+}
+
+impl Table {
+    pub(crate) fn new(bytes: Vec<u8>, stats: Stats) -> Self {
+        Self { bytes, stats }
+    }
+
+    /// The elements; the length is a multiple of [`ELEMENT_SIZE`], the first is the header.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Number of elements.
+    pub fn elements(&self) -> u32 {
+        (self.bytes.len() / ELEMENT_SIZE) as u32
+    }
+
+    /// What was found while converting.
+    pub fn stats(&self) -> &Stats {
+        &self.stats
+    }
+
+    /// The rule that holds at an ELF virtual address.
+    ///
+    /// For a caller's frame pass its return address minus one.
+    pub fn lookup(&self, vaddr: u64) -> Rule {
+        self.find(vaddr).unwrap_or(Rule::NONE)
+    }
+
+    fn element(&self, index: u32) -> Option<&[u8]> {
+        let start = usize::try_from(index).ok()?.checked_mul(ELEMENT_SIZE)?;
+        self.bytes.get(start..start.checked_add(ELEMENT_SIZE)?)
+    }
+
+    fn find(&self, vaddr: u64) -> Option<Rule> {
+        let mut header = Reader::new(self.element(0)?);
+        header.skip(8)?;
+        let pc = u32::try_from(vaddr.checked_sub(header.u64()?)?).ok()?;
+        let (directory, pages, blocks) = (header.u32()?, header.u32()?, header.u32()?);
+        header.skip(4)?;
+        let (rules, rule_count) = (header.u32()?, header.u32()?);
+        let (direct, sequences) = (header.u32()?, header.u32()?);
+
+        let page = pc >> 16;
+        if page >= pages {
+            return None;
+        }
+        let entry = self.element(directory + page / PAGES_PER_ELEMENT as u32)?;
+        let mut entry = Reader::at(entry, u64::from(page % PAGES_PER_ELEMENT as u32) * 8)?;
+        let (mut low, mut high) = (entry.u32()?, entry.u32()?);
+        while low < high {
+            let middle = low + (high - low).div_ceil(2);
+            if Reader::new(self.element(blocks + middle)?).u32()? <= pc {
+                low = middle;
+            } else {
+                high = middle - 1;
+            }
+        }
+        let (code, from) = scan(self.element(blocks + low)?, pc)?;
+        let rule = match code {
+            Code::Rule(rule) => u32::from(rule),
+            Code::Byte(code) if u32::from(code) < direct => u32::from(code),
+            Code::Byte(code) => {
+                let sequence = self.element(sequences + u32::from(code) - direct)?;
+                u32::from(expand(sequence, pc - from)?)
+            }
+        };
+        if rule >= rule_count {
+            return None;
+        }
+        let mut rule_bytes = Reader::new(self.element(rules + rule / RULES_PER_ELEMENT as u32)?);
+        rule_bytes.skip(u64::from(rule % RULES_PER_ELEMENT as u32) * Rule::SIZE as u64)?;
+        Some(Rule::from_bytes(*rule_bytes.rest().first_chunk()?))
+    }
+}
+
+enum Code {
+    Byte(u8),
+    Rule(u16),
+}
+
+/// The code of the last row of a block at or before `pc`, and where that row begins.
+fn scan(block: &[u8], pc: u32) -> Option<(Code, u32)> {
+    let mut reader = Reader::new(block);
+    let mut at = reader.u32()?;
+    let mut found = None;
+    let mut left = BLOCK_PAIRS;
+    while left > 0 {
+        let (delta, code) = (reader.u8()?, reader.u8()?);
+        left -= 1;
+        if delta == DELTA_ADVANCE {
+            if code == 0 {
+                break;
+            }
+            at += u32::from(code) << 8;
+            continue;
+        }
+        if at + u32::from(delta) > pc {
+            break;
+        }
+        at += u32::from(delta);
+        if code == CODE_ESCAPE {
+            found = Some((Code::Rule(reader.u16()?), at));
+            left -= 1;
+        } else {
+            found = Some((Code::Byte(code), at));
+        }
+    }
+    found
+}
+
+/// The rule of a sequence at `offset` from its beginning.
+fn expand(sequence: &[u8], offset: u32) -> Option<u16> {
+    let mut reader = Reader::new(sequence);
+    let mut rule = None;
+    for index in 0..SEQUENCE_PAIRS {
+        let (from, next) = (reader.u16()?, reader.u16()?);
+        if index > 0 && (from == 0 || u32::from(from) > offset) {
+            break;
+        }
+        rule = Some(next);
+    }
+    rule
+}

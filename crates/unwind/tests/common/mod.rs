@@ -1,0 +1,141 @@
+//! What the tests of this crate share: finding real files, and the oracle's view of a file.
+#![allow(dead_code)]
+use everflame_unwind::Rule;
+use everflame_unwind::layout::{RULE_SIGNAL, cfa, fp, ra};
+use gimli::{CfaRule, Register, RegisterRule, UnwindSection};
+use object::{Object, ObjectSection};
+use std::path::PathBuf;
+
+pub type Slice<'a> = gimli::EndianSlice<'a, gimli::LittleEndian>;
+
+/// The first file that exists, or a loud word that there is none.
+pub fn find(what: &str, candidates: &[String]) -> Option<PathBuf> {
+    let found = candidates.iter().map(PathBuf::from).find(|path| path.is_file());
+    if found.is_none() {
+        eprintln!("SKIPPED: {what} is not on this machine (looked for {candidates:?})");
+    }
+    found
+}
+
+/// The files of a directory whose names begin and end like this.
+pub fn glob(directory: &str, prefix: &str, suffix: &str) -> Vec<String> {
+    let mut out: Vec<String> = std::fs::read_dir(directory)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter(|e| e.file_name().to_str().is_some_and(|n| n.starts_with(prefix) && n.ends_with(suffix)))
+        .map(|e| e.path().to_string_lossy().into_owned())
+        .collect();
+    out.sort();
+    out
+}
+
+pub fn libc() -> Vec<u8> {
+    let path = find("libc.so.6", &["/lib/x86_64-linux-gnu/libc.so.6".into(), "/lib64/libc.so.6".into()]);
+    std::fs::read(path.expect("every Linux for these tests has a libc")).expect("libc can be read")
+}
+
+/// [start, end) of a row and the rule it stands for.
+pub struct Expected {
+    pub start: u64,
+    pub end: u64,
+    pub rule: Rule,
+}
+
+/// What an independent reader (gimli) says of `.eh_frame`: (function ranges, rows).
+pub fn oracle(bytes: &[u8]) -> (Vec<(u64, u64)>, Vec<Expected>) {
+    let object = object::File::parse(bytes).expect("the oracle can parse it");
+    let section = object.section_by_name(".eh_frame").expect("it has .eh_frame");
+    let text = object.section_by_name(".text").map_or(0, |s| s.address());
+    let bases = gimli::BaseAddresses::default().set_eh_frame(section.address()).set_text(text);
+    let data = section.data().expect("section has data");
+    let frames = gimli::EhFrame::new(data, gimli::LittleEndian);
+    let mut context = gimli::UnwindContext::new();
+    let (mut ranges, mut rows) = (Vec::new(), Vec::new());
+    let mut entries = frames.entries(&bases);
+    while let Some(entry) = entries.next().expect("entries are well formed") {
+        let gimli::CieOrFde::Fde(partial) = entry else { continue };
+        let fde = partial.parse(|_, bases, offset| frames.cie_from_offset(bases, offset)).expect("FDE");
+        let (start, end) = (fde.initial_address(), fde.initial_address() + fde.len());
+        ranges.push((start, end));
+        let mut table = fde.rows(&frames, &bases, &mut context).expect("rows");
+        while let Some(row) = table.next_row().expect("row") {
+            let rule = rule_of(row, fde.is_signal_trampoline(), &frames);
+            rows.push(Expected { start: row.start_address(), end: row.end_address(), rule });
+        }
+    }
+    (ranges, rows)
+}
+
+fn rule_of(row: &gimli::UnwindTableRow<usize>, signal: bool, frames: &gimli::EhFrame<Slice<'_>>) -> Rule {
+    let code = |x: &gimli::UnwindExpression<usize>| x.get(frames).expect("expression is there").0.slice().to_vec();
+    let (rbp, rsp, rip) = (Register(6), Register(7), Register(16));
+    let mut rule = Rule { flags: if signal { RULE_SIGNAL } else { 0 }, ..Rule::NONE };
+    if matches!(row.register(rip), Some(RegisterRule::Undefined)) {
+        return Rule::END;
+    }
+    match row.cfa() {
+        CfaRule::RegisterAndOffset { register, offset } if *register == rsp => {
+            (rule.cfa, rule.cfa_offset) = (cfa::SP, *offset as i32);
+        }
+        CfaRule::RegisterAndOffset { register, offset } if *register == rbp => {
+            (rule.cfa, rule.cfa_offset) = (cfa::FP, *offset as i32);
+        }
+        CfaRule::RegisterAndOffset { .. } => return Rule::UNSUPPORTED,
+        CfaRule::Expression(x) => match code(x)[..] {
+            [0x77, 8, 0x80, 0, 0x3f, 0x1a, at, 0x2a, 0x33, 0x24, 0x22] => {
+                (rule.cfa, rule.cfa_offset) = (cfa::PLT, i32::from(at - 0x30));
+            }
+            ref other => match simple(other) {
+                Some((base, offset, None)) => {
+                    rule.cfa = if base == rbp { cfa::FP } else { cfa::SP };
+                    rule.cfa_offset = offset as i32;
+                }
+                Some((base, offset, Some(add))) => {
+                    rule.cfa = if base == rbp { cfa::DEREF_FP } else { cfa::DEREF_SP };
+                    (rule.cfa_offset, rule.cfa_add) = (offset as i32, add as i16);
+                }
+                None => return Rule::UNSUPPORTED,
+            },
+        },
+    }
+    match row.register(rip) {
+        Some(RegisterRule::Offset(-8)) => {}
+        Some(RegisterRule::Expression(x)) => match simple(&code(&x)) {
+            Some((base, offset, None)) if base == rsp => (rule.ra, rule.ra_offset) = (ra::SP, offset as i16),
+            _ => return Rule::UNSUPPORTED,
+        },
+        _ => return Rule::UNSUPPORTED,
+    }
+    match row.register(rbp) {
+        // Where nothing is said the convention holds: rbp is preserved.
+        None | Some(RegisterRule::SameValue) => {}
+        Some(RegisterRule::Offset(o)) => rule = rule.with_fp_at(o as i32),
+        Some(RegisterRule::Expression(x)) => match simple(&code(&x)) {
+            Some((base, offset, None)) if base == rsp => (rule.fp, rule.fp_offset) = (fp::SP, offset as i32),
+            _ => rule.fp = fp::UNKNOWN,
+        },
+        _ => rule.fp = fp::UNKNOWN,
+    }
+    rule
+}
+
+/// (register, offset, added after a dereference if there is one), by the oracle's own decoder of operations.
+fn simple(code: &[u8]) -> Option<(Register, i64, Option<i64>)> {
+    use gimli::Operation::{Deref, PlusConstant, RegisterOffset};
+    let encoding = gimli::Encoding { format: gimli::Format::Dwarf32, version: 4, address_size: 8 };
+    let mut operations = gimli::Expression(Slice::new(code, gimli::LittleEndian)).operations(encoding);
+    let mut found = match operations.next().ok()?? {
+        RegisterOffset { register: register @ Register(6 | 7), offset, .. } => (register, offset, None),
+        _ => return None,
+    };
+    while let Some(operation) = operations.next().ok()? {
+        match (operation, &mut found.2) {
+            (Deref { .. }, None) => found.2 = Some(0),
+            (PlusConstant { value }, Some(add)) => *add += value as i64,
+            (PlusConstant { value }, None) => found.1 += value as i64,
+            _ => return None,
+        }
+    }
+    Some(found)
+}
