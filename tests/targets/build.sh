@@ -33,6 +33,8 @@ build libburner.so gcc c/burner.c "${bare[@]}" -shared -fPIC
 LIBRARIES=-ldl build dlopened gcc c/dlopened.c "${bare[@]}"
 LIBRARIES=-lpthread build threads gcc c/threads.c "${bare[@]}"
 build storm gcc c/storm.c "${bare[@]}"
+build bpf_busy gcc c/bpf_busy.c "${bare[@]}"
+build hostile gcc c/hostile.c "${bare[@]}"
 build truth_rust rustc rust/truth.rs --edition 2024 -O -C force-frame-pointers=no
 build truth_go go go/truth.go
 build Truth.class javac java/Truth.java

@@ -40,8 +40,10 @@ NOINLINE void work_c(uint64_t ns) { burn(ns, 7, 2); }
 
 NOINLINE uint64_t descend(int depth, int which, uint64_t ns) {
     if (depth > 1) {
-        // Used after the call, so that it cannot become a jump.
-        return descend(depth - 1, which, ns) + (uint64_t)depth;
+        uint64_t below = descend(depth - 1, which, ns);
+        // Something to do after the call, so that the recursion cannot become a loop.
+        asm volatile("" : "+r"(below));
+        return below;
     }
     if (which == 0) {
         work_a(ns);

@@ -30,7 +30,10 @@ extern "C" __attribute__((noinline, noclone)) uint64_t dig(int depth, double sec
         bottom(seconds);
         return sink;
     }
-    return dig(depth - 1, seconds) + uint64_t(depth);
+    uint64_t below = dig(depth - 1, seconds);
+    // Something to do after the call, so that the recursion cannot become a loop.
+    asm volatile("" : "+r"(below));
+    return below;
 }
 
 int main(int argc, char **argv) {

@@ -60,13 +60,13 @@ fn work_c(ns: u64) -> u64 {
 #[inline(never)]
 fn descend(depth: u32, which: usize, ns: u64) -> u64 {
     if depth > 1 {
-        // Used after the call, so that it cannot become a jump.
-        return black_box(descend(depth - 1, which, ns)) + black_box(0);
+        // Something to do after each call, so that it cannot become a jump.
+        return black_box(descend(depth - 1, which, ns));
     }
     match which {
-        0 => work_a(ns),
-        1 => work_b(ns),
-        _ => work_c(ns),
+        0 => black_box(work_a(ns)),
+        1 => black_box(work_b(ns)),
+        _ => black_box(work_c(ns)),
     }
 }
 

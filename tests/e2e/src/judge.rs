@@ -1,0 +1,120 @@
+//! An independent judge of stacks: where the functions of an ELF file begin, and which of
+//! them are the ends of a stack, read from `.eh_frame` by gimli. It shares no code with the
+//! product's own converter.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use gimli::{BaseAddresses, CallFrameInstruction, CieOrFde, EhFrame, EndianSlice, LittleEndian, UnwindSection, X86_64};
+use object::{Object, ObjectSection, ObjectSegment};
+
+use crate::graph;
+
+/// What a file's own unwind data says.
+#[derive(Debug)]
+pub struct Judge {
+    /// Base name of the file.
+    pub name: String,
+    /// Start and end of every function, sorted.
+    functions: Vec<(u64, u64)>,
+    /// Starts of the functions whose return address is undefined somewhere: ends of stacks.
+    roots: BTreeSet<u64>,
+    /// The program's entry.
+    entry: u64,
+    /// File offset, length and ELF virtual address of every segment.
+    segments: Vec<(u64, u64, u64)>,
+}
+
+/// Names that end a stack whatever file they are in: the contract's list.
+const ROOT_NAMES: [&str; 10] = [
+    "_start",
+    "clone",
+    "__clone",
+    "clone3",
+    "__clone3",
+    "runtime.goexit",
+    "runtime.goexit.abi0",
+    "runtime.mstart",
+    "_rt0_amd64",
+    "_rt0_amd64_linux",
+];
+
+impl Judge {
+    /// Reads a file.
+    pub fn new(path: &Path) -> Self {
+        let bytes = std::fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        let file = object::File::parse(&*bytes).unwrap();
+        let section =
+            file.section_by_name(".eh_frame").unwrap_or_else(|| panic!("{} has no .eh_frame", path.display()));
+        let mut frames = EhFrame::new(section.data().unwrap(), LittleEndian);
+        frames.set_address_size(8);
+        let mut bases = BaseAddresses::default().set_eh_frame(section.address());
+        if let Some(text) = file.section_by_name(".text") {
+            bases = bases.set_text(text.address());
+        }
+        let (mut functions, mut roots) = (Vec::new(), BTreeSet::new());
+        let mut entries = frames.entries(&bases);
+        while let Ok(Some(entry)) = entries.next() {
+            let CieOrFde::Fde(partial) = entry else { continue };
+            let Ok(fde) = partial.parse(EhFrame::cie_from_offset) else { continue };
+            functions.push((fde.initial_address(), fde.initial_address() + fde.len()));
+            let ends = |mut instructions: gimli::CallFrameInstructionIter<'_, EndianSlice<'_, LittleEndian>>| {
+                let mut found = false;
+                while let Ok(Some(instruction)) = instructions.next() {
+                    found |=
+                        matches!(instruction, CallFrameInstruction::Undefined { register } if register == X86_64::RA);
+                }
+                found
+            };
+            if ends(fde.instructions(&frames, &bases)) || ends(fde.cie().instructions(&frames, &bases)) {
+                roots.insert(fde.initial_address());
+            }
+        }
+        functions.sort_unstable();
+        let name = path.canonicalize().unwrap().file_name().unwrap().to_string_lossy().into_owned();
+        let segments = file.segments().map(|segment| {
+            let (offset, length) = segment.file_range();
+            (offset, length, segment.address())
+        });
+        Self { name, functions, roots, entry: file.entry(), segments: segments.collect() }
+    }
+
+    /// ELF virtual address of a byte of the file.
+    pub fn address(&self, offset: u64) -> Option<u64> {
+        self.segments
+            .iter()
+            .find(|&&(start, length, _)| (start..start + length).contains(&offset))
+            .map(|&(start, _, address)| address + (offset - start))
+    }
+
+    /// Start of the function that an ELF virtual address is in.
+    pub fn function(&self, address: u64) -> Option<u64> {
+        let at = self.functions.partition_point(|&(start, _)| start <= address).checked_sub(1)?;
+        self.functions.get(at).filter(|&&(_, end)| address < end).map(|&(start, _)| start)
+    }
+
+    /// Whether the function at this address ends a stack.
+    pub fn is_root(&self, address: u64) -> bool {
+        let start = self.function(address).unwrap_or(address);
+        self.roots.contains(&start) || self.function(self.entry) == Some(start) || self.entry == start
+    }
+}
+
+/// `MODULE+0xADDR` taken apart.
+pub fn address_of(name: &str) -> Option<(&str, u64)> {
+    let (module, address) = name.rsplit_once("+0x")?;
+    Some((module, u64::from_str_radix(address, 16).ok()?))
+}
+
+/// Whether a stack ends where stacks end: judged by the outermost frame's name, or by the
+/// unwind data of the file at its address. The product's own flag is not looked at.
+pub fn reaches_root(path: &graph::Path, judges: &[Judge]) -> bool {
+    let Some(outermost) = path.outermost() else { return false };
+    let base = outermost.name.split('@').next().unwrap_or_default();
+    if ROOT_NAMES.contains(&base) {
+        return true;
+    }
+    address_of(&outermost.name).is_some_and(|(module, address)| {
+        judges.iter().filter(|judge| judge.name == module).any(|judge| judge.is_root(address))
+    })
+}

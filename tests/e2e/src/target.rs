@@ -1,0 +1,70 @@
+//! Programs that are profiled.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::machine::{self, wait_for};
+use crate::runner::Skip;
+
+/// A running program that prints its truth when it ends, or is ended with the value.
+#[derive(Debug)]
+pub struct Target {
+    child: Child,
+}
+
+/// Path of a built program with known truth (`tests/targets/README.md`).
+pub fn built(name: &str) -> Result<PathBuf, Skip> {
+    static BUILT: std::sync::OnceLock<()> = std::sync::OnceLock::new();
+    let out = machine::cache().join("targets");
+    BUILT.get_or_init(|| {
+        machine::output(Command::new(machine::repository().join("tests/targets/build.sh")).arg(&out));
+    });
+    let path = out.join(name);
+    if path.is_file() { Ok(path) } else { Err(Skip(format!("{name} could not be built (scripts/setup.sh test)"))) }
+}
+
+impl Target {
+    /// Starts a program; its output is kept for [`Target::truth`].
+    pub fn start(program: &Path, arguments: &[&str]) -> Self {
+        let mut command = Command::new(program);
+        command.args(arguments);
+        Self::spawn(&mut command)
+    }
+
+    /// Starts any command.
+    pub fn spawn(command: &mut Command) -> Self {
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
+        Self { child }
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Waits for its end and reads the line of JSON that it printed.
+    pub fn truth(mut self) -> Value {
+        let status = wait_for("the end of a target", Duration::from_secs(180), || self.child.try_wait().unwrap());
+        assert!(status.success(), "a target ended with {status}");
+        let mut text = String::new();
+        std::io::Read::read_to_string(&mut self.child.stdout.take().expect("piped"), &mut text).unwrap();
+        serde_json::from_str(text.trim()).unwrap_or_else(|error| panic!("{error} in {text:?}"))
+    }
+}
+
+impl Drop for Target {
+    fn drop(&mut self) {
+        if matches!(self.child.try_wait(), Ok(None)) {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! Every end-to-end test, in the order in which they run: one kernel, two cores.
+#![forbid(unsafe_code)]
+#![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs)]
+
+use std::process::ExitCode;
+
+mod suite {
+    pub mod browser;
+    pub mod commands;
+    pub mod conservation;
+    pub mod envoy;
+    pub mod known_truth;
+    pub mod otlp;
+    pub mod places;
+    pub mod refusals;
+    pub mod runtimes;
+    pub mod shapes;
+    pub mod surroundings;
+}
+
+use suite::*;
+
+fn main() -> ExitCode {
+    everflame_tests::runner::run(&[
+        ("refusals::random_bytes_are_refused_clearly", refusals::random_bytes_are_refused_clearly),
+        ("refusals::strangers_and_wrong_parameters", refusals::strangers_and_wrong_parameters),
+        ("otlp::the_opentelemetry_profilers_shape_over_http", otlp::over_http),
+        ("otlp::the_opentelemetry_profilers_shape_over_grpc", otlp::over_grpc),
+        ("surroundings::port_in_use", surroundings::port_in_use),
+        ("surroundings::read_only_data_directory", surroundings::read_only_data_directory),
+        ("surroundings::full_disk", surroundings::full_disk),
+        ("surroundings::not_root", surroundings::not_root),
+        ("surroundings::no_btf", surroundings::no_btf),
+        ("surroundings::hostile_elf_files", surroundings::hostile_elf_files),
+        ("known_truth::cpp_without_frame_pointers", known_truth::cpp),
+        ("known_truth::rust", known_truth::rust),
+        ("known_truth::go", known_truth::go),
+        ("known_truth::musl_static", known_truth::musl),
+        ("shapes::recursion_of_300", shapes::recursion_of_300),
+        ("shapes::signal_handlers", shapes::signal_handlers),
+        ("shapes::thread_names", shapes::thread_names),
+        ("shapes::short_lives", shapes::short_lives),
+        ("places::library_loaded_late", places::library_loaded_late),
+        ("places::deleted_executable", places::deleted_executable),
+        ("places::other_mount_namespace", places::other_mount_namespace),
+        ("runtimes::cpython", runtimes::cpython),
+        ("runtimes::jvm", runtimes::jvm),
+        ("runtimes::node", runtimes::node),
+        ("envoy::whole_stacks_that_perf_agrees_with", envoy::whole_stacks_that_perf_agrees_with),
+        ("conservation::taken_is_the_kernels_run_count", conservation::taken_is_the_kernels_run_count),
+        ("conservation::outages_and_kills", conservation::outages_and_kills),
+        ("conservation::another_bpf_program_busy", conservation::another_bpf_program_busy),
+        ("commands::record_writes_every_format", commands::record_writes_every_format),
+        ("commands::record_ends_as_its_command", commands::record_ends_as_its_command),
+        ("commands::top_and_doctor", commands::top_and_doctor),
+        ("commands::wrong_use_ends_with_2", commands::wrong_use_ends_with_2),
+        ("browser::the_page_in_a_real_browser", browser::the_page_in_a_real_browser),
+    ])
+}

@@ -1,0 +1,82 @@
+//! Code that is not where one would look for it: in a library loaded late, in a file that
+//! was deleted, in another mount namespace.
+
+use std::process::Command;
+use std::time::Duration;
+
+use everflame_tests::machine::{need_program, need_root, wait_for};
+use everflame_tests::target::built;
+use everflame_tests::{Everflame, Outcome, Target};
+
+pub fn library_loaded_late() -> Outcome {
+    need_root()?;
+    let (path, library) = (built("dlopened")?, built("libburner.so")?);
+    let up = Everflame::up(199);
+    Target::start(&path, &["5", "3", library.to_str().unwrap()]).truth();
+    let query = "{process=\"dlopened\"}";
+    up.api().settle(query, Duration::from_secs(4));
+    let graph = up.api().graph(query);
+    let leaf =
+        graph.count(|path| path.leaf().is_some_and(|leaf| leaf.is("library_inner") && leaf.mapping == "libburner.so"));
+    let whole = graph.count(|path| path.has_chain(&["main", "in_library", "library_inner"]) && !path.marked());
+    assert!(leaf >= 600, "only {leaf} samples in the library:\n{}", graph.heaviest(|_| true));
+    // The first few ticks may come before the library's tables are there: they are marked.
+    assert!(
+        whole * 100 >= leaf * 99,
+        "{whole} of {leaf} samples are whole:\n{}",
+        graph.heaviest(|path| !path.has("main"))
+    );
+    Ok(())
+}
+
+pub fn deleted_executable() -> Outcome {
+    need_root()?;
+    let original = built("truth_cpp")?;
+    let up = Everflame::up(199);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("vanished");
+    std::fs::copy(original, &path).unwrap();
+    let target = Target::start(&path, &["4", "2"]);
+    std::fs::remove_file(&path).unwrap();
+    target.truth();
+    whole_and_named(&up, "vanished");
+    Ok(())
+}
+
+pub fn other_mount_namespace() -> Outcome {
+    need_root()?;
+    need_program("unshare")?;
+    let original = built("truth_cpp")?;
+    let up = Everflame::up(199);
+    let script =
+        format!("mount -t tmpfs none /mnt && cp {} /mnt/elsewhere && exec /mnt/elsewhere 4 2", original.display());
+    Target::spawn(Command::new("unshare").args(["--mount", "sh", "-c", &script])).truth();
+    whole_and_named(&up, "elsewhere");
+    Ok(())
+}
+
+/// Samples of the process are named and reach main, although its file cannot be opened by
+/// its path.
+fn whole_and_named(up: &Everflame, process: &str) {
+    let query = format!("{{process=\"{process}\"}}");
+    up.api().settle(&query, Duration::from_secs(4));
+    // Names are put on when they come, to old samples too.
+    wait_for(&format!("names of {process}"), Duration::from_secs(30), || {
+        up.api().graph(&query).paths.iter().any(|path| path.has("work_a")).then_some(())
+    });
+    let graph = up.api().graph(&query);
+    let working = graph.count(|path| path.has("work_a") || path.has("work_b") || path.has("work_c"));
+    let whole = graph.count(|path| path.has_chain(&["main", "descend"]) && path.times("descend") == 30);
+    assert!(graph.samples >= 600, "only {} samples", graph.samples);
+    assert!(
+        working * 100 >= graph.samples * 98,
+        "{working} of {} samples at work:\n{}",
+        graph.samples,
+        graph.heaviest(|_| true)
+    );
+    assert!(
+        whole * 100 >= working * 99,
+        "{whole} of {working} are whole:\n{}",
+        graph.heaviest(|path| !path.has("main"))
+    );
+}

@@ -1,0 +1,83 @@
+//! Stacks of unusual shape: very deep, through a signal handler, in named threads, and of
+//! processes that hardly live.
+
+use std::time::Duration;
+
+use everflame_tests::machine::need_root;
+use everflame_tests::target::built;
+use everflame_tests::{Everflame, Outcome, Target};
+
+pub fn recursion_of_300() -> Outcome {
+    need_root()?;
+    let path = built("deep")?;
+    let up = Everflame::up(199);
+    Target::start(&path, &["5", "2"]).truth();
+    let query = "{process=\"deep\"}";
+    up.api().settle(query, Duration::from_secs(4));
+    let graph = up.api().graph(query);
+    let bottom = graph.count(|path| path.has("bottom"));
+    let whole =
+        graph.count(|path| path.has_chain(&["main", "dig", "bottom"]) && path.times("dig") == 301 && !path.marked());
+    assert!(bottom >= 600, "only {bottom} samples below the recursion");
+    assert_eq!(whole, bottom, "stacks that lack frames:\n{}", graph.heaviest(|path| path.times("dig") != 301));
+    Ok(())
+}
+
+pub fn signal_handlers() -> Outcome {
+    need_root()?;
+    let path = built("signals")?;
+    let up = Everflame::up(199);
+    let truth = Target::start(&path, &["6", "2"]).truth();
+    assert!(truth["handled"].as_u64().unwrap() > 100);
+    let query = "{process=\"signals\"}";
+    up.api().settle(query, Duration::from_secs(4));
+    let graph = up.api().graph(query);
+    let in_handler = graph.count(|path| path.leaf().is_some_and(|leaf| leaf.is("handler")));
+    let whole = graph.count(|path| {
+        path.leaf().is_some_and(|leaf| leaf.is("handler"))
+            && path.has_chain(&["main", "outer", "interrupted", "handler"])
+            && !path.marked()
+    });
+    assert!(in_handler >= 600, "only {in_handler} samples in the handler");
+    assert!(
+        whole * 1000 >= in_handler * 999,
+        "{whole} of {in_handler} samples in the handler reach main:\n{}",
+        graph.heaviest(|path| !path.has("main"))
+    );
+    Ok(())
+}
+
+pub fn thread_names() -> Outcome {
+    need_root()?;
+    let path = built("threads")?;
+    let up = Everflame::up(199);
+    Target::start(&path, &["2", "2"]).truth();
+    let query = "{process=\"threads\"}";
+    up.api().settle(query, Duration::from_secs(4));
+    let answer = up.api().json("/api/v1/labels/thread/values", &[("query", query)]);
+    let values = answer["values"].as_array().unwrap();
+    for name in ["painter", "reader", "writer", "keeper"] {
+        let samples = values.iter().find(|v| v["value"] == name).map_or(0, |v| v["samples"].as_u64().unwrap());
+        // Two seconds at 199 Hz each.
+        assert!((300..=500).contains(&samples), "thread {name} has {samples} samples of about 398: {answer}");
+        let alone = up.api().samples(&format!("{{process=\"threads\", thread=\"{name}\"}}"));
+        assert_eq!(alone, samples, "selecting thread {name}");
+    }
+    Ok(())
+}
+
+pub fn short_lives() -> Outcome {
+    need_root()?;
+    let path = built("storm")?;
+    let mut up = Everflame::up(199);
+    let truth = Target::start(&path, &["1000"]).truth();
+    assert_eq!(truth["failed"], 0);
+    let query = "{process=\"storm\"}";
+    up.api().settle(query, Duration::from_secs(4));
+    let graph = up.api().graph(query);
+    // 1,000 lives of 5 ms of work at 199 Hz are 995 samples, and a little for starting up.
+    assert!(graph.samples >= 700, "only {} samples of 1,000 short lives", graph.samples);
+    println!("short lives: {} samples, {} complete, {:?}", graph.samples, graph.complete, graph.incomplete);
+    assert!(up.alive());
+    Ok(())
+}
