@@ -181,7 +181,8 @@ struct counters {
     __u64 last_missed_sure; /* whether the last gap was counted as sure */
     __u64 rearmed;       /* set by user space when it changes the period: skip one gap */
     __u64 wakeups;       /* times the reader was woken before its time-out */
-    __u64 reserved[COUNTER_WORDS - 13];
+    __u64 run_ns;        /* time in the sampler, idle ticks left out */
+    __u64 reserved[COUNTER_WORDS - 14];
 };
 
 #endif

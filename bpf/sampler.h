@@ -186,6 +186,7 @@ int sampler(struct bpf_perf_event_data *ctx) {
     send(c, w);
 
     __u64 took = bpf_ktime_get_ns() - now;
+    c->run_ns += took;
     if (took > c->max_ns)
         c->max_ns = took;
     return 0;

@@ -61,7 +61,22 @@ impl std::fmt::Display for WrongUse {
 
 impl std::error::Error for WrongUse {}
 
+/// A failure that has been told on standard error already.
+#[derive(Debug)]
+struct Told;
+
+impl std::fmt::Display for Told {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("see the message above")
+    }
+}
+
+impl std::error::Error for Told {}
+
 fn failed(error: anyhow::Error) -> ExitCode {
+    if error.is::<Told>() {
+        return ExitCode::FAILURE;
+    }
     if let Some(wrong) = error.downcast_ref::<WrongUse>() {
         return wrong_use(&wrong.0);
     }

@@ -67,7 +67,7 @@ pub struct SamplingOptions {
     #[arg(long, value_name = "BYTES", env = "EVERFLAME_TABLE_BYTES", default_value_t = 64 << 20)]
     pub table_bytes: u64,
     /// Longest time of one sample in the interrupt, in microseconds
-    #[arg(long, value_name = "MICROSECONDS", env = "EVERFLAME_TIME_LIMIT_US", default_value_t = 1000)]
+    #[arg(long, value_name = "MICROSECONDS", env = "EVERFLAME_TIME_LIMIT_US", default_value_t = 10_000)]
     pub time_limit_us: u64,
     /// Do not read OTEL_SERVICE_NAME from the environment of processes
     #[arg(long, env = "EVERFLAME_NO_SERVICE_ENV")]

@@ -78,7 +78,8 @@ pub struct Counters {
     pub last_missed_sure: AtomicU64,
     pub rearmed: AtomicU64,
     pub wakeups: AtomicU64,
-    pub reserved: [AtomicU64; COUNTER_WORDS - 13],
+    pub run_ns: AtomicU64,
+    pub reserved: [AtomicU64; COUNTER_WORDS - 14],
 }
 
 const _: () = {
@@ -174,6 +175,7 @@ mod tests {
             ("counters", "max_ns", offset_of!(Counters, max_ns)),
             ("counters", "rearmed", offset_of!(Counters, rearmed)),
             ("counters", "wakeups", offset_of!(Counters, wakeups)),
+            ("counters", "run_ns", offset_of!(Counters, run_ns)),
         ];
         let mut source = String::from("#include <linux/types.h>\n#include \"abi.h\"\n#include <stddef.h>\n");
         for (name, field, offset) in fields {

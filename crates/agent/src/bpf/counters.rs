@@ -26,6 +26,8 @@ pub struct KernelSums {
     pub frames_sent: u64,
     /// Times that the reader was woken because the ring was half full.
     pub wakeups: u64,
+    /// Time in the sampler, nanoseconds (ticks of the idle task left out).
+    pub run_ns: u64,
 }
 
 /// A mapping of the map `counters`.
@@ -63,18 +65,19 @@ impl CounterMap {
             sums.max_ns = sums.max_ns.max(c[6]);
             sums.frames_sent += c[7];
             sums.wakeups += c[12];
+            sums.run_ns += c[13];
         }
         sums.missed_sure = sure.max(0) as u64;
         sums.missed_perhaps_idle = perhaps.max(0) as u64;
         sums
     }
 
-    fn read(&self, cpu: u32) -> [u64; 13] {
+    fn read(&self, cpu: u32) -> [u64; 14] {
         let at = cpu as usize * abi::COUNTER_WORDS;
         std::array::from_fn(|word| self.words[at + word].load(Ordering::Acquire))
     }
 
-    fn settled(&self, cpu: u32) -> [u64; 13] {
+    fn settled(&self, cpu: u32) -> [u64; 14] {
         let mut before = self.read(cpu);
         for attempt in 0..2000 {
             let now = self.read(cpu);

@@ -5,7 +5,8 @@ use std::{fs, os::fd::AsFd, path::Path};
 use libbpf_rs::{Link, MapCore, MapHandle, Object, ObjectBuilder, PrintLevel};
 
 use super::{
-    BpfError, abi, clock::Clock, counters::CounterMap, pool::MappingPool, ring::RingReader, shared::Shared, tables::TableSpace,
+    BpfError, abi, clock::Clock, counters::CounterMap, pool::MappingPool, ring::RingReader, shared::Shared,
+    tables::TableSpace,
 };
 
 static OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/everflame.bpf.o"));
@@ -23,7 +24,7 @@ pub struct ProgramOptions {
 
 impl Default for ProgramOptions {
     fn default() -> Self {
-        Self { ring_bytes: 1 << 20, time_limit_ns: 1_000_000, only_wanted: false }
+        Self { ring_bytes: 1 << 20, time_limit_ns: 10_000_000, only_wanted: false }
     }
 }
 
@@ -38,7 +39,10 @@ pub struct Programs {
 impl Programs {
     /// Loads everything and attaches the lifecycle programs; no sample is taken yet.
     pub fn load(options: &ProgramOptions) -> Result<Self, BpfError> {
-        libbpf_rs::set_print(Some((PrintLevel::Warn, |_, text| tracing::debug!(target: "libbpf", "{}", text.trim_end()))));
+        libbpf_rs::set_print(Some((
+            PrintLevel::Warn,
+            |_, text| tracing::debug!(target: "libbpf", "{}", text.trim_end()),
+        )));
         if fs::metadata("/sys/kernel/btf/vmlinux").is_err() {
             return Err(BpfError::Refused {
                 what: "look for kernel type information",

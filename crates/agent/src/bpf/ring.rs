@@ -1,13 +1,7 @@
 //! Reads samples from the ring and gives each its stack: frames travel with the first
 //! sample of an epoch, the others name them by hash.
 
-use std::{
-    cell::RefCell,
-    fmt,
-    rc::Rc,
-    sync::Arc,
-    time::Duration,
-};
+use std::{cell::RefCell, fmt, rc::Rc, sync::Arc, time::Duration};
 
 use everflame_profile::Completeness;
 use libbpf_rs::{MapHandle, RingBuffer, RingBufferBuilder};
@@ -97,7 +91,9 @@ impl Inbox {
         };
         let kernel = usize::from(head.kernel_frames);
         let user = usize::from(head.user_frames);
-        let words = bytes[size_of::<abi::Sample>()..].chunks_exact(8).map(|w| u64::from_le_bytes(w.try_into().expect("8 bytes")));
+        let words = bytes[size_of::<abi::Sample>()..]
+            .chunks_exact(8)
+            .map(|w| u64::from_le_bytes(w.try_into().expect("8 bytes")));
         let mut completeness = Completeness::from_u8(head.completeness).unwrap_or(Completeness::LostFrames);
         let stack = if head.flags & abi::SAMPLE_HAS_FRAMES != 0 {
             let mut words = words;
