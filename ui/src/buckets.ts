@@ -50,6 +50,20 @@ export function chart(answer: Series): Chart {
   return { from, until, step, time, lines, samples: sum((l) => l.samples), value: sum((l) => l.value) };
 }
 
+/** The highest sum of all lines, left of account buckets of which the range covers less than half: too few samples. */
+export function peak(of: Chart): number {
+  let most = 0;
+  of.time.forEach((start, i) => {
+    const covered = Math.min(of.until, start + of.step) - Math.max(of.from, start);
+    if (covered < of.step / 2 && of.time.length > 2) return;
+    most = Math.max(
+      most,
+      of.lines.reduce((sum, line) => sum + line.rate[i]!, 0),
+    );
+  });
+  return most;
+}
+
 /** Round numbers from 0 up to at least `most`, about `ticks` of them. */
 export function axis(most: number, ticks: number): number[] {
   if (!(most > 0)) return [0];

@@ -1,6 +1,6 @@
 // Draws the time series on a canvas and turns dragging into a range.
 
-import { axis, type Chart } from "./buckets";
+import { axis, peak, type Chart } from "./buckets";
 import { h, style } from "./dom";
 import { significant, value } from "./format";
 import { colour } from "./series";
@@ -102,15 +102,9 @@ export class Plot {
     const grid = dark ? "rgba(255,255,255,0.07)" : "rgba(0,0,0,0.07)";
     pen.font = FONT;
 
-    const size = chart.time.length;
-    const upper = new Float64Array(size);
-    for (const line of chart.lines) for (let i = 0; i < size; i += 1) upper[i]! += line.rate[i]!;
-    const marks = axis(
-      upper.reduce((a, b) => Math.max(a, b), 0),
-      height < 110 ? 2 : 4,
-    );
+    const marks = axis(peak(chart), height < 110 ? 2 : 4);
     const most = marks[marks.length - 1] || 1;
-    const y = (rate: number) => height - BOTTOM - (rate / most) * (height - TOP - BOTTOM);
+    const y = (rate: number) => Math.max(TOP, height - BOTTOM - (rate / most) * (height - TOP - BOTTOM));
 
     pen.textAlign = "right";
     pen.textBaseline = "middle";

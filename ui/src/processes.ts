@@ -91,6 +91,7 @@ export class ProcessesPanel {
     );
     found.sort((a, b) => order[this.sort](a, b) || b.samples - a.samples || a.pid - b.pid);
     const all = list.reduce((sum, p) => sum + p.samples, 0);
+    const longest = list.reduce((most, p) => Math.max(most, p.samples), 0);
     const complete = list.reduce((sum, p) => sum + p.complete, 0);
     this.note.textContent = `${count(found.length)} of ${count(list.length)} processes; ${percent(complete, all)} of all stacks complete`;
     const where = found.some((p) => p.namespace || p.pod || p.container);
@@ -133,7 +134,7 @@ export class ProcessesPanel {
             th("last", "Last seen", true),
           ),
         ),
-        h("tbody", {}, ...found.slice(0, this.shown).map((p) => this.row(p, all, now, services, where))),
+        h("tbody", {}, ...found.slice(0, this.shown).map((p) => this.row(p, all, longest, now, services, where))),
       ),
       found.length > this.shown &&
         h(
@@ -148,7 +149,14 @@ export class ProcessesPanel {
     );
   }
 
-  private row(p: api.Process, all: number, now: number, services: boolean, where: boolean): HTMLElement {
+  private row(
+    p: api.Process,
+    all: number,
+    longest: number,
+    now: number,
+    services: boolean,
+    where: boolean,
+  ): HTMLElement {
     const only = (label: string, value: string, text: string) =>
       h(
         "button",
@@ -163,7 +171,7 @@ export class ProcessesPanel {
     return h(
       "tr",
       {},
-      h("td", { class: "bar-cell" }, bar(p.samples, all)),
+      h("td", { class: "bar-cell" }, bar(p.samples, longest)),
       h(
         "td",
         { class: "main" },

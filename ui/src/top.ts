@@ -99,6 +99,7 @@ export class TopPanel {
           state.sort === sort && " ↓",
         ),
       );
+    const longest = Math.max(1, ...answer.rows.map((row) => (state.sort === "self" ? row.self : row.total)));
     const rows = answer.rows.map((row) => {
       const text =
         state.rows === "file" ? row.file || row.name : state.rows === "mapping" ? row.mapping || row.name : row.name;
@@ -111,7 +112,7 @@ export class TopPanel {
       return h(
         "tr",
         { class: hit?.(row.name) ? "hit" : null, ondblclick: functions ? () => turn(true) : null },
-        h("td", { class: "bar-cell" }, bar(state.sort === "self" ? row.self : row.total, answer.samples)),
+        h("td", { class: "bar-cell" }, bar(state.sort === "self" ? row.self : row.total, longest)),
         h(
           "td",
           { class: "main" },
@@ -204,7 +205,7 @@ export class TopPanel {
   }
 }
 
-/** A bar for a share, as decoration beside its figure. */
+/** A bar that compares a row with the longest one, as decoration beside the figure that says the share. */
 export function bar(part: number, all: number, kind = ""): HTMLElement {
   const inner = h("span", {});
   style(inner, { width: `${all > 0 ? Math.min(100, (part / all) * 100) : 0}%` });

@@ -38,8 +38,8 @@ export function frame(kind: string, name: string, mapping: string, dark: boolean
   const base = KINDS[kind] ?? { hue: 360 * hash(kind), chroma: 0.06, shift: 6 };
   const hue = base.hue + (hash(mapping) * 2 - 1) * base.shift;
   const chroma = UNNAMED.test(name) ? base.chroma * 0.5 : base.chroma;
-  const light = (dark ? 0.47 : 0.815) + (hash(name) - 0.5) * (dark ? 0.08 : 0.07);
-  return tone(hue, dark ? chroma * 0.85 : chroma, light);
+  const light = (dark ? 0.5 : 0.815) + (hash(name) - 0.5) * (dark ? 0.08 : 0.07);
+  return tone(hue, dark ? chroma * 0.92 : chroma, light);
 }
 
 function neutral(kind: string, dark: boolean): string {
@@ -52,7 +52,7 @@ function neutral(kind: string, dark: boolean): string {
 export function kind(of: string, dark: boolean): string {
   if (NEUTRAL.has(of)) return neutral(of, dark);
   const base = KINDS[of] ?? { hue: 360 * hash(of), chroma: 0.06, shift: 0 };
-  return tone(base.hue, dark ? base.chroma * 0.85 : base.chroma, dark ? 0.5 : 0.8);
+  return tone(base.hue, dark ? base.chroma * 0.92 : base.chroma, dark ? 0.52 : 0.8);
 }
 
 /** Colours that do not depend on the frame. */

@@ -22,6 +22,12 @@ export function plain(name: string): string {
     const c = name[i]!;
     const operator = /operator\s*$/.test(out);
     if (c === "(" && !operator && !name.startsWith("(anonymous", i)) {
+      // A receiver of Go, `net/http.(*conn).serve`, is part of the name.
+      if (out.endsWith(".")) {
+        out += name.slice(i, skip(name, i));
+        i = skip(name, i);
+        continue;
+      }
       if (out !== "" && !name.startsWith("::", skip(name, i))) break;
       i = skip(name, i);
     } else if (c === "<" && !operator && out !== "") i = skip(name, i);
@@ -48,13 +54,19 @@ function remembered(name: string): string {
   return short;
 }
 
+/** Where the `::` before the last telling part stands; `{{closure}}` alone tells nothing. */
+function lastPart(name: string): number {
+  const last = name.lastIndexOf("::");
+  return last > 0 && name[last + 2] === "{" ? name.lastIndexOf("::", last - 1) : last;
+}
+
 /** The most telling form of a name in at most `room` characters; empty where nothing sensible fits. */
 export function fit(name: string, room: number): string {
   if (name.length <= room) return name;
   if (room < 3) return "";
   const short = remembered(name);
   if (short.length <= room) return short;
-  const tail = short.lastIndexOf("::");
+  const tail = lastPart(short);
   if (tail > 0 && short.length - tail - 2 + 1 <= room) return `…${short.slice(short.length - room + 1)}`;
   return `${(tail > 0 ? short.slice(tail + 2) : short).slice(0, room - 1)}…`;
 }

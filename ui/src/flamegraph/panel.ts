@@ -154,7 +154,7 @@ export class FlamePanel {
             title: `${count(missing)} samples lie in frames too small to be sent at first. They are hatched and come when you zoom in.`,
             onclick: () => this.store.set({ nodes: 0 }),
           },
-          `${percent(missing, total)} not drawn yet: fetch all`,
+          `${percent(missing, total)} not drawn: fetch all`,
         ),
     );
     this.drawLegend();

@@ -88,11 +88,6 @@ export class SearchBox {
     const note = hidden > 0 ? `; up to ${percent(hidden, all)} more lies in frames that are not drawn yet` : "";
     this.result.title = `${count(samples)} of ${count(all)} samples in ${count(nodes)} frames, each sample once${note}`;
     this.result.dataset["samples"] = String(samples);
-    fill(
-      this.result,
-      h("strong", {}, `${least}${percent(samples, all)}`),
-      ` ${value(found.value, tree.unit)}`,
-      h("span", { class: "faint" }, ` in ${count(nodes)} ${nodes === 1 ? "frame" : "frames"}`),
-    );
+    fill(this.result, h("strong", {}, `${least}${percent(samples, all)}`), ` ${value(found.value, tree.unit)}`);
   }
 }
