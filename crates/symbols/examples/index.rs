@@ -1,5 +1,6 @@
 //! Makes the symbol index of a file and says what it cost: `index FILE [ADDRESS]...`
-//! With addresses (hexadecimal) it prints what they are called instead.
+//! With addresses (hexadecimal) it prints what they are called instead; `index FILE -o OUT`
+//! writes the index.
 #![allow(clippy::print_stdout, clippy::unwrap_used)]
 
 use std::time::Instant;
@@ -19,6 +20,10 @@ fn main() {
     let start = Instant::now();
     let index = Index::parse(&bytes).unwrap();
     let parsed = start.elapsed();
+    let mut arguments = arguments.peekable();
+    if arguments.next_if_eq("-o").is_some() {
+        return std::fs::write(arguments.next().expect("say where to: -o OUT"), bytes).unwrap();
+    }
     let addresses: Vec<u64> = arguments.map(|a| u64::from_str_radix(a.trim_start_matches("0x"), 16).unwrap()).collect();
     for &address in &addresses {
         let function = index.lookup(address);

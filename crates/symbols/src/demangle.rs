@@ -74,3 +74,66 @@ impl fmt::Write for Bounded {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_language_in_its_own_words() {
+        let cases = [
+            ("_ZN4core3fmt9Formatter3pad17h0123456789abcdefE", "core::fmt::Formatter::pad"),
+            ("_RNvCs1234_7mycrate3foo", "mycrate::foo"),
+            ("_RNvNtCsdiDFQvrRuA7_4core3fmt5write.llvm.12345", "core::fmt::write"),
+            ("_ZN4shop4CartIiLi3EE5totalEv", "shop::Cart<int, 3>::total()"),
+            ("_ZSt4sortIPiEvT_S1_", "std::sort<int*>(int*, int*)"),
+            ("_ZN3foo3barEi.cold", "foo::bar(int) [clone .cold]"),
+            ("_ZN3foo3barEi.isra.0.llvm.5390254", "foo::bar(int) [clone .isra.0]"),
+            ("do_work.constprop.0", "do_work.constprop.0"),
+            ("do_work.llvm.99887766", "do_work"),
+            ("main.Map[go.shape.int,go.shape.string]", "main.Map[...]"),
+            ("main.(*Cart).Total", "main.(*Cart).Total"),
+            ("memcpy", "memcpy"),
+            ("", ""),
+            ("_Z", "_Z"),
+            ("_ZN", "_ZN"),
+            ("_R", "_R"),
+            (".llvm.1", ".llvm.1"),
+        ];
+        for (mangled, shown) in cases {
+            assert_eq!(demangle(mangled), shown, "{mangled}");
+        }
+    }
+
+    #[test]
+    fn endless_names_are_shown_as_they_are() {
+        // Each substitution doubles what the one before it stands for.
+        let mut doubling = String::from("_Z1fI1aE");
+        for n in 0..200u32 {
+            doubling.push_str(&format!("1bIS{0}_S{0}_E", char::from_digit(n % 36, 36).unwrap().to_ascii_uppercase()));
+        }
+        let deep_pointer = format!("_Z1f{}i", "P".repeat(15_000));
+        let deep_template = format!("_Z1f{}i{}", "1aI".repeat(5_000), "E".repeat(5_000));
+        let deep_rust = format!("_R{}C1a", "Nv".repeat(8_000));
+        let long = format!("_Z{0}{1}v", 100_000, "x".repeat(100_000));
+        for name in [doubling, deep_pointer, deep_template, deep_rust, long] {
+            assert!(demangle(&name).len() <= LONGEST_DEMANGLED.max(name.len()));
+        }
+    }
+
+    #[test]
+    fn a_thread_with_a_small_stack_is_enough() {
+        let shapes: [fn(usize) -> String; 4] = [
+            |n| format!("_Z1f{}i", "P".repeat(n)),
+            |n| format!("_Z1f{}i{}", "1aI".repeat(n), "E".repeat(n)),
+            |n| format!("_Z1f{}i{}", "PF".repeat(n), "E".repeat(n)),
+            |n| format!("_Z1fIX{}Li1E{}EEvv", "ps".repeat(n), ""),
+        ];
+        let work = move || {
+            for depth in [1, 50, 90, 95, 120, 180, 190, 191, 250, 255, 300] {
+                shapes.iter().for_each(|shape| drop(demangle(&shape(depth)).into_owned()));
+            }
+        };
+        std::thread::Builder::new().stack_size(1 << 20).spawn(work).unwrap().join().unwrap();
+    }
+}

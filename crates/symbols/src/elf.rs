@@ -117,11 +117,24 @@ impl<'a> Elf<'a> {
         Some(Self { data, entry, program_header_bytes, program_headers, sections })
     }
 
-    /// The section of that name, if its bytes are in the file and not compressed.
+    /// Whether the address is in a segment that may run.
+    pub fn in_code(&self, address: u64) -> bool {
+        self.code_end(address).is_some()
+    }
+
+    /// Where the executable segment that holds the address ends.
+    pub fn code_end(&self, address: u64) -> Option<u64> {
+        let holds =
+            |p: &&ProgramHeader| p.executable() && address.checked_sub(p.vaddr).is_some_and(|into| into < p.mem_size);
+        self.program_headers.iter().find(holds).map(|p| p.vaddr.saturating_add(p.mem_size))
+    }
+
+    /// The first section of that name.
     pub fn section(&self, name: &str) -> Option<&Section<'a>> {
         self.sections.iter().find(|s| s.name == name.as_bytes())
     }
 
+    /// Its bytes, if they are in the file and not compressed.
     pub fn section_bytes(&self, section: &Section<'a>) -> Option<&'a [u8]> {
         if section.kind == SHT_NOBITS || section.flags & SHF_COMPRESSED != 0 {
             return None;

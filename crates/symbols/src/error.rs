@@ -20,9 +20,6 @@ pub enum Error {
         /// [`IndexLimits::functions`](crate::IndexLimits::functions).
         limit: usize,
     },
-    /// Functions more than 4 GiB apart cannot be expressed.
-    #[error("the functions lie more than 4 GiB apart; such a file cannot be indexed")]
-    TooFarApart,
     /// The index would be larger than the limit allows.
     #[error("the index would take {found} bytes, the limit is {limit}; raise the limit or leave the file nameless")]
     IndexTooLarge {

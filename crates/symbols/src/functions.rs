@@ -15,12 +15,14 @@ const STB_GLOBAL: u8 = 1;
 const STB_WEAK: u8 = 2;
 
 /// A name for an address. The order of the fields is the order of preference among
-/// several names of one address.
+/// several names of one address: `clone` (weak) before `__clone` (global), and global
+/// before weak where they are decorated alike.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Symbol<'a> {
     pub address: u64,
     pub rank: Rank,
     underscores: usize,
+    weak: bool,
     length: usize,
     pub name: &'a str,
     /// 0 where the symbol does not say.
@@ -30,8 +32,10 @@ pub(crate) struct Symbol<'a> {
 /// Which of several names of one address is the one that people know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Rank {
-    Global,
-    Weak,
+    /// From Go's own table, which has the names that Go prints.
+    Go,
+    /// Global or weak: what other files may call it by.
+    Exported,
     Local,
     /// Without a type (hand-written assembly): counts only where a function is known
     /// to start from elsewhere.
@@ -39,9 +43,9 @@ pub(crate) enum Rank {
 }
 
 impl<'a> Symbol<'a> {
-    pub fn new(address: u64, size: u64, rank: Rank, name: &'a str) -> Self {
+    pub fn new(address: u64, size: u64, rank: Rank, weak: bool, name: &'a str) -> Self {
         let underscores = name.len() - name.trim_start_matches('_').len();
-        Self { address, rank, underscores, length: name.len(), name, size }
+        Self { address, rank, underscores, weak, length: name.len(), name, size }
     }
 }
 
@@ -66,7 +70,7 @@ pub(crate) fn symbols<'a>(elf: &Elf<'a>, limits: &IndexLimits) -> Symbols<'a> {
         str::from_utf8(name).ok()
     };
     for table in elf.symbol_tables() {
-        for symbol in table.symbols().filter(|symbol| in_code(elf, symbol.value)) {
+        for symbol in table.symbols().filter(|symbol| elf.in_code(symbol.value)) {
             let Some(rank) = rank(&symbol) else { continue };
             if found.sorted.len() >= limits.symbols {
                 found.refused += 1;
@@ -75,19 +79,21 @@ pub(crate) fn symbols<'a>(elf: &Elf<'a>, limits: &IndexLimits) -> Symbols<'a> {
             match take(table.string(symbol.name, limits.longest_name)).map(without_version) {
                 // Assemblers' own marks, not names.
                 Some(name) if name.starts_with(['$', '.']) && rank == Rank::Untyped => {}
-                Some(name) => found.sorted.push(Symbol::new(symbol.value, symbol.size, rank, name)),
+                Some(name) => {
+                    found.sorted.push(Symbol::new(symbol.value, symbol.size, rank, symbol.bind == STB_WEAK, name))
+                }
                 None => found.refused += u32::from(symbol.name != 0),
             }
         }
     }
     for function in go::functions(elf) {
-        if found.sorted.len() >= limits.symbols || !in_code(elf, function.start) {
+        if found.sorted.len() >= limits.symbols || !elf.in_code(function.start) {
             continue;
         }
         found.ranges.push((function.start, function.end));
         match take(function.name(limits.longest_name)) {
             Some(name) => {
-                found.sorted.push(Symbol::new(function.start, function.end - function.start, Rank::Local, name));
+                found.sorted.push(Symbol::new(function.start, function.end - function.start, Rank::Go, false, name));
             }
             None => found.refused += 1,
         }
@@ -99,8 +105,7 @@ pub(crate) fn symbols<'a>(elf: &Elf<'a>, limits: &IndexLimits) -> Symbols<'a> {
 
 fn rank(symbol: &ElfSymbol) -> Option<Rank> {
     match (symbol.kind, symbol.bind) {
-        (STT_FUNC | STT_GNU_IFUNC, STB_GLOBAL) => Some(Rank::Global),
-        (STT_FUNC | STT_GNU_IFUNC, STB_WEAK) => Some(Rank::Weak),
+        (STT_FUNC | STT_GNU_IFUNC, STB_GLOBAL | STB_WEAK) => Some(Rank::Exported),
         (STT_FUNC | STT_GNU_IFUNC, _) => Some(Rank::Local),
         (STT_NOTYPE, _) => Some(Rank::Untyped),
         _ => None,
@@ -113,13 +118,6 @@ fn without_version(name: &str) -> &str {
         Some(at) if at > 0 => name.get(..at).unwrap_or(name),
         _ => name,
     }
-}
-
-fn in_code(elf: &Elf<'_>, address: u64) -> bool {
-    elf.program_headers
-        .iter()
-        .filter(|p| p.executable())
-        .any(|p| address.checked_sub(p.vaddr).is_some_and(|into| into < p.mem_size))
 }
 
 /// Cuts the executable's code into functions.
@@ -142,7 +140,7 @@ pub(crate) fn cut<'a>(elf: &Elf<'_>, ranges: Vec<(u64, u64)>, symbols: &[Symbol<
 
 /// Ranges in order, each within the code, none over another.
 fn tidy(mut ranges: Vec<(u64, u64)>, elf: &Elf<'_>) -> Vec<(u64, u64)> {
-    ranges.retain(|&(start, end)| start < end && in_code(elf, start));
+    ranges.retain(|&(start, end)| start < end && elf.in_code(start));
     // Of two that start together the shorter one stands first and cuts the longer.
     ranges.sort_unstable();
     let mut tidy: Vec<(u64, u64)> = Vec::with_capacity(ranges.len());
@@ -157,19 +155,9 @@ fn tidy(mut ranges: Vec<(u64, u64)>, elf: &Elf<'_>) -> Vec<(u64, u64)> {
         }
     }
     for range in &mut tidy {
-        range.1 = range.1.min(code_end(elf, range.0));
+        range.1 = range.1.min(elf.code_end(range.0).unwrap_or(range.0));
     }
     tidy
-}
-
-/// End of the segment that holds the address.
-fn code_end(elf: &Elf<'_>, address: u64) -> u64 {
-    elf.program_headers
-        .iter()
-        .filter(|p| p.executable() && address.checked_sub(p.vaddr).is_some_and(|into| into < p.mem_size))
-        .map(|p| p.vaddr.saturating_add(p.mem_size))
-        .min()
-        .unwrap_or(address)
 }
 
 fn take_before<'s, 'a>(rest: &mut &'s [Symbol<'a>], address: u64) -> &'s [Symbol<'a>] {
@@ -191,7 +179,7 @@ fn range<'a>(pieces: &mut Vec<Piece<'a>>, symbols: &[Symbol<'a>], start: u64, en
 fn gap<'a>(pieces: &mut Vec<Piece<'a>>, symbols: &[Symbol<'a>], end: u64, elf: &Elf<'_>) {
     let symbols: Vec<&Symbol<'a>> = symbols.iter().filter(|symbol| symbol.rank != Rank::Untyped).collect();
     let Some(last) = symbols.last() else { return };
-    nested(pieces, &symbols, end.min(code_end(elf, last.address)), false);
+    nested(pieces, &symbols, end.min(elf.code_end(last.address).unwrap_or(last.address)), false);
 }
 
 /// Symbols one after the other up to `end`. Where one ends inside another that is
@@ -219,5 +207,82 @@ fn nested<'a>(pieces: &mut Vec<Piece<'a>>, symbols: &[&Symbol<'a>], end: u64, to
 fn push<'a>(pieces: &mut Vec<Piece<'a>>, start: u64, end: u64, name: Option<&'a str>) {
     if start < end {
         pieces.push(Piece { start, end, name });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::elf::ProgramHeader;
+
+    fn code(start: u64, end: u64) -> Elf<'static> {
+        let (kind, flags, mem_size) = (crate::elf::PT_LOAD, 5, end - start);
+        let header = ProgramHeader { kind, flags, offset: 0, vaddr: start, file_size: mem_size, mem_size };
+        Elf { data: &[], entry: 0, program_header_bytes: &[], program_headers: vec![header], sections: vec![] }
+    }
+
+    fn symbol(address: u64, size: u64, name: &str) -> Symbol<'_> {
+        Symbol::new(address, size, Rank::Exported, false, name)
+    }
+
+    /// The pieces as `(start, end, name)`, nameless ones as `-`.
+    fn cuts(ranges: &[(u64, u64)], symbols: &[Symbol<'static>]) -> Vec<(u64, u64, &'static str)> {
+        let pieces = cut(&code(100, 1000), ranges.to_vec(), symbols);
+        for pair in pieces.windows(2) {
+            assert!(pair[0].start < pair[0].end && pair[0].end <= pair[1].start, "{pieces:?}");
+        }
+        pieces.iter().map(|p| (p.start, p.end, p.name.unwrap_or("-"))).collect()
+    }
+
+    #[test]
+    fn a_range_without_a_symbol_stays_nameless() {
+        let found = cuts(&[(100, 150), (160, 200), (200, 300)], &[symbol(100, 50, "a"), symbol(200, 0, "c")]);
+        assert_eq!(found, [(100, 150, "a"), (160, 200, "-"), (200, 300, "c")]);
+    }
+
+    #[test]
+    fn no_symbol_swallows_the_functions_after_it() {
+        let found = cuts(&[(100, 150), (150, 200)], &[symbol(100, 900, "big")]);
+        assert_eq!(found, [(100, 150, "big"), (150, 200, "-")]);
+        let found = cuts(&[(300, 400)], &[symbol(200, 0, "a"), symbol(310, 10, "b")]);
+        assert_eq!(found, [(200, 300, "a"), (300, 310, "-"), (310, 400, "b")]);
+    }
+
+    #[test]
+    fn symbols_alone_keep_to_their_sizes() {
+        let symbols = [symbol(100, 20, "a"), symbol(150, 0, "b"), symbol(200, 5000, "c"), symbol(300, 10, "d")];
+        let found = cuts(&[], &symbols);
+        assert_eq!(found, [(100, 120, "a"), (150, 200, "b"), (200, 300, "c"), (300, 310, "d"), (310, 1000, "c")]);
+    }
+
+    #[test]
+    fn an_inner_symbol_gives_back_what_is_left() {
+        let found = cuts(&[(100, 200)], &[symbol(100, 100, "outer"), symbol(120, 10, "inner")]);
+        assert_eq!(found, [(100, 120, "outer"), (120, 130, "inner"), (130, 200, "outer")]);
+    }
+
+    #[test]
+    fn ranges_that_overlap_are_cut() {
+        let found = cuts(&[(100, 300), (100, 200), (150, 160), (900, 5000)], &[]);
+        assert_eq!(found, [(100, 150, "-"), (150, 160, "-"), (900, 1000, "-")]);
+    }
+
+    #[test]
+    fn a_label_counts_only_where_a_function_starts() {
+        let label = |address, name| Symbol::new(address, 0, Rank::Untyped, false, name);
+        let found = cuts(&[(100, 200)], &[label(100, "_start"), label(150, "loop"), label(300, "data")]);
+        assert_eq!(found, [(100, 200, "_start")]);
+    }
+
+    #[test]
+    fn of_several_names_the_one_people_know() {
+        let mut names = [
+            Symbol::new(1, 0, Rank::Local, false, "a"),
+            Symbol::new(1, 0, Rank::Exported, false, "__clone"),
+            Symbol::new(1, 0, Rank::Exported, true, "clone"),
+            Symbol::new(1, 0, Rank::Untyped, false, "x"),
+        ];
+        names.sort_unstable();
+        assert_eq!(names[0].name, "clone");
     }
 }

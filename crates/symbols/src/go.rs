@@ -63,7 +63,7 @@ fn table<'a>(elf: &Elf<'a>) -> Option<Table<'a>> {
         0xffff_fffb => Table { count, entries: Entries::Absolute, names: data, functions: data, index: 16 },
         0xffff_fffa => Table { count, entries: Entries::Absolute, names: part(2)?, functions: part(6)?, index: 0 },
         0xffff_fff0 | 0xffff_fff1 => {
-            let text = code_start(elf, section.address + 24, u64_at(data, 24)?)?;
+            let text = code_start(elf, section.address.checked_add(24)?, u64_at(data, 24)?)?;
             Table { count, entries: Entries::From(text), names: part(3)?, functions: part(7)?, index: 0 }
         }
         _ => return None,
@@ -73,12 +73,25 @@ fn table<'a>(elf: &Elf<'a>) -> Option<Table<'a>> {
 }
 
 /// The header has the address of the code, unless that is for the loader to fill in
-/// (position-independent programs) or left to the runtime (from Go 1.26).
+/// (position-independent programs) or left out (from Go 1.26 on, where the description
+/// of the module has a section of its own).
 fn code_start(elf: &Elf<'_>, field: u64, value: u64) -> Option<u64> {
     if value != 0 {
         return Some(value);
     }
-    elf.relocated(field).or_else(|| runtime_text(elf)).or_else(|| elf.section(".text").map(|text| text.address))
+    elf.relocated(field)
+        .or_else(|| module_text(elf))
+        .or_else(|| runtime_text(elf))
+        .or_else(|| elf.section(".text").map(|text| text.address))
+}
+
+/// `text` of Go 1.26's `runtime.moduledata`, believed where it is the address of code.
+fn module_text(elf: &Elf<'_>) -> Option<u64> {
+    const TEXT_AT: u64 = 22 * 8;
+    let section = elf.section(".go.module")?;
+    let value = u64_at(elf.section_bytes(section)?, TEXT_AT as usize)?;
+    let text = if value != 0 { value } else { elf.relocated(section.address.checked_add(TEXT_AT)?)? };
+    elf.in_code(text).then_some(text)
 }
 
 /// The symbol that Go's linker puts at the start of its code, which is not the start

@@ -20,7 +20,7 @@
 //!    72  blob         u32, bytes of strings
 //!    76  build id     u32 offset, u32 length: in the blob, lower-case hexadecimal
 //!    84  name         u32 offset, u32 length: in the blob, the executable's base name
-//!    92  refused      u32, names left out because of a limit
+//!    92  refused      u32, names and functions left out because of a limit
 //!    96  zeros
 //! directory  u32 × (pages + 1)   number of the first entry of each page, then `entries`
 //! starts     u16 × entries       address in the page; growing within a page
@@ -194,7 +194,7 @@ impl<B: AsRef<[u8]>> Index<B> {
         self.layout.named
     }
 
-    /// How many names were left out because of a limit when it was made.
+    /// How many names and functions were left out because of a limit when it was made.
     pub fn refused(&self) -> u32 {
         self.layout.refused
     }

@@ -57,7 +57,8 @@ impl<'a> Blob<'a> {
     }
 }
 
-/// Writes the index. Functions that lie more than 4 GiB above the first are refused.
+/// Writes the index. Functions that lie more than 4 GiB above the first are refused:
+/// the format cannot say where they are, and no real file has them.
 pub(crate) fn write(
     identity: &Identity<'_>,
     pieces: &[Piece<'_>],
@@ -68,7 +69,10 @@ pub(crate) fn write(
         return Err(Error::TooManyFunctions { found: pieces.len(), limit: limits.functions });
     }
     let base = pieces.first().map_or(0, |p| p.start) >> PAGE_BITS << PAGE_BITS;
-    let mut refused = refused;
+    let top = base.saturating_add(u64::from(u32::MAX));
+    let reached = pieces.partition_point(|piece| piece.start < top);
+    let (pieces, beyond) = pieces.split_at(reached);
+    let mut refused = refused.saturating_add(beyond.len() as u32);
     let mut blob = Blob::default();
     let (mut directory, mut starts, mut pads) = (vec![0u32], Vec::new(), Vec::new());
     let (mut bits, mut ranks, mut names) = (Vec::<u64>::new(), Vec::<u32>::new(), Vec::<u32>::new());
@@ -91,17 +95,14 @@ pub(crate) fn write(
         pads.push(pad);
     };
     for (piece, next) in pieces.iter().zip(pieces.iter().skip(1).map(Some).chain([None])) {
-        if piece.end - base > u64::from(u32::MAX) {
-            return Err(Error::TooFarApart);
-        }
         let name = piece.name.and_then(|name| blob.intern(name, limits));
         refused += u32::from(piece.name.is_some() && name.is_none());
         functions += 1;
-        match next.map(|next| next.start - piece.end) {
+        match next.map(|next| next.start.saturating_sub(piece.end)) {
             Some(gap) if gap < u64::from(HOLE) => add(piece.start, gap as u8, name),
             _ => {
                 add(piece.start, 0, name);
-                add(piece.end, HOLE, None);
+                add(piece.end.min(top), HOLE, None);
             }
         }
     }

@@ -201,3 +201,73 @@ fn module_place(modules: &str, name: &str) -> Option<(u64, u64)> {
         (base != 0).then_some((base, size))
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KALLSYMS: &str = "\
+ffffffff9e000000 T _text
+ffffffff9e000000 T _stext
+ffffffff9e0000f0 t __pfx_do_one_initcall
+ffffffff9e000100 T do_one_initcall
+ffffffff9e000100 t __do_one_initcall
+ffffffff9e000200 W weak_one
+ffffffff9e000300 D some_data
+ffffffff9e000400 t last_one
+ffffffffc0201000 t fuse_read\t[fuse]
+ffffffffc0201080 t fuse_write\t[fuse]
+ffffffffc0300000 t bpf_prog_6deef7357e7b4530_f\t[bpf]
+not a line
+";
+    const MODULES: &str = "fuse 8192 1 - Live 0xffffffffc0200000\nother 1 0 - Live 0x0000000000000000\n";
+
+    fn symbols() -> KernelSymbols {
+        KernelSymbols::parse(KALLSYMS, Some(MODULES)).unwrap()
+    }
+
+    fn at(symbols: &KernelSymbols, address: u64) -> Option<(&str, &str, u64, u64)> {
+        symbols.resolve(address).map(|s| (s.name, s.module, s.offset, s.address))
+    }
+
+    #[test]
+    fn functions_of_the_image_and_of_modules() {
+        let symbols = symbols();
+        let text = "_text";
+        assert_eq!(at(&symbols, 0xffff_ffff_9e00_0010), Some((text, VMLINUX, 0x10, 0xffff_ffff_8100_0010)));
+        let initcall = ("do_one_initcall", VMLINUX, 0x12, 0xffff_ffff_8100_0112);
+        assert_eq!(at(&symbols, 0xffff_ffff_9e00_0112), Some(initcall));
+        assert_eq!(at(&symbols, 0xffff_ffff_9e00_03ff).map(|s| s.0), Some("weak_one"));
+        assert_eq!(at(&symbols, 0xffff_ffff_c020_1084), Some(("fuse_write", "fuse", 4, 0x1084)));
+        assert_eq!(
+            at(&symbols, 0xffff_ffff_c030_0008).map(|s| (s.0, s.1, s.2)),
+            Some(("bpf_prog_6deef7357e7b4530_f", "bpf", 8))
+        );
+    }
+
+    #[test]
+    fn between_and_beyond_is_nothing() {
+        let symbols = symbols();
+        for address in [0, 0xffff_ffff_8000_0000, 0xffff_ffff_9e80_0000, 0xffff_ffff_c020_2000, u64::MAX] {
+            assert_eq!(at(&symbols, address), None, "{address:#x}");
+        }
+    }
+
+    #[test]
+    fn hidden_addresses_say_what_to_do() {
+        let hidden = "0000000000000000 T _text\n0000000000000000 t foo\n";
+        let error = KernelSymbols::parse(hidden, None).unwrap_err();
+        assert_eq!(error, Error::AddressesHidden);
+        assert!(error.to_string().contains("kptr_restrict"));
+        assert_eq!(KernelSymbols::parse("", None).unwrap_err(), Error::NoKernelSymbols);
+    }
+
+    #[test]
+    fn far_apart_addresses_are_kept() {
+        let text = "0000000000001000 T low\n0000700000000000 T middle\nffffffff81000000 T high\n";
+        let symbols = KernelSymbols::parse(text, None).unwrap();
+        for (address, name) in [(0x1001, "low"), (0x7000_0000_0001, "middle"), (0xffff_ffff_8100_0001, "high")] {
+            assert_eq!(at(&symbols, address).map(|s| (s.0, s.2)), Some((name, 1)));
+        }
+    }
+}
