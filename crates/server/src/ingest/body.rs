@@ -1,0 +1,177 @@
+//! Request bodies: read within a limit, a time and a budget shared by all requests,
+//! and decompressed within the same limit, whatever their bytes claim.
+
+use std::{
+    io::Read,
+    sync::atomic::{AtomicU64, AtomicUsize, Ordering},
+    time::Duration,
+};
+
+use axum::{
+    body::Body,
+    http::{HeaderMap, header},
+};
+use http_body_util::BodyExt;
+
+use crate::web::error::ApiError;
+
+/// Time in which a body must have come.
+pub const BODY_TIME: Duration = Duration::from_secs(60);
+/// Bytes of bodies that are held at once by all requests.
+pub const HELD_BYTES: usize = 768 << 20;
+/// Bytes of a body beyond its limit that are read and thrown away, so that a sender
+/// that writes before it reads still hears why it was refused.
+pub const DRAINED_BYTES: usize = 256 << 20;
+/// Largest window of a zstd frame, as a power of two.
+const ZSTD_WINDOW_LOG: u32 = 26;
+
+/// How a body is compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Encoding {
+    /// Not at all.
+    Identity,
+    /// RFC 1952.
+    Gzip,
+    /// RFC 8878.
+    Zstd,
+}
+
+impl Encoding {
+    /// Reads the name of an encoding.
+    pub fn parse(name: &str) -> Result<Self, ApiError> {
+        match name.trim().to_ascii_lowercase().as_str() {
+            "" | "identity" => Ok(Self::Identity),
+            "gzip" | "x-gzip" => Ok(Self::Gzip),
+            "zstd" => Ok(Self::Zstd),
+            other => Err(ApiError::unsupported_media_type(format!(
+                "encoding \"{}\" is not understood: use gzip, zstd or identity",
+                other.escape_default()
+            ))),
+        }
+    }
+
+    /// Reads `Content-Encoding`.
+    pub fn of(headers: &HeaderMap) -> Result<Self, ApiError> {
+        let value = headers.get(header::CONTENT_ENCODING).map(|v| String::from_utf8_lossy(v.as_bytes()));
+        Self::parse(value.as_deref().unwrap_or(""))
+    }
+}
+
+/// What all requests together may hold.
+#[derive(Debug, Default)]
+pub struct Budget {
+    held: AtomicUsize,
+    /// Requests refused because the budget was used up.
+    pub refused: AtomicU64,
+}
+
+/// A body and its share of the budget, given back when it is dropped.
+#[derive(Debug)]
+pub struct Held<'a> {
+    budget: &'a Budget,
+    bytes: Vec<u8>,
+    reserved: usize,
+}
+
+impl Budget {
+    /// Reads a body of at most `limit` bytes.
+    pub async fn read(&self, body: Body, headers: &HeaderMap, limit: usize) -> Result<Held<'_>, ApiError> {
+        let reading = self.read_all(body, headers, limit);
+        let late =
+            || ApiError::timeout(format!("the body did not come within {} s: send it faster", BODY_TIME.as_secs()));
+        tokio::time::timeout(BODY_TIME, reading).await.unwrap_or_else(|_| Err(late()))
+    }
+
+    async fn read_all(&self, mut body: Body, headers: &HeaderMap, limit: usize) -> Result<Held<'_>, ApiError> {
+        let announced = headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<usize>().ok());
+        let mut held = Held { budget: self, bytes: Vec::new(), reserved: 0 };
+        let mut drained = 0;
+        if announced.is_some_and(|length| length > limit) {
+            drain(&mut body, &mut drained).await;
+            return Err(over(limit));
+        }
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|e| ApiError::bad_request(format!("the body broke off: {e}: send it again")))?;
+            let Ok(data) = frame.into_data() else { continue };
+            if held.bytes.len() + data.len() > limit {
+                drop(held);
+                drain(&mut body, &mut drained).await;
+                return Err(over(limit));
+            }
+            held.reserve(data.len())?;
+            held.bytes.extend_from_slice(&data);
+        }
+        Ok(held)
+    }
+}
+
+impl Held<'_> {
+    /// The bytes that came.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Takes the bytes out, to be given to a thread; the share is held on.
+    pub fn take(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.bytes)
+    }
+
+    fn reserve(&mut self, more: usize) -> Result<(), ApiError> {
+        let before = self.budget.held.fetch_add(more, Ordering::Relaxed);
+        self.reserved += more;
+        if before + more > HELD_BYTES {
+            self.budget.refused.fetch_add(1, Ordering::Relaxed);
+            return Err(ApiError::busy("the requests being read are too large together: try again in a second"));
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.budget.held.fetch_sub(self.reserved, Ordering::Relaxed);
+    }
+}
+
+/// Undoes the compression of a body, into at most `limit` bytes.
+pub fn decompress(bytes: Vec<u8>, encoding: Encoding, limit: usize) -> Result<Vec<u8>, ApiError> {
+    let broken = |e: std::io::Error| {
+        ApiError::bad_request(format!("the compressed body cannot be read: {e}: check its encoding"))
+    };
+    match encoding {
+        Encoding::Identity if bytes.len() > limit => Err(over(limit)),
+        Encoding::Identity => Ok(bytes),
+        Encoding::Gzip => capped(flate2::read::MultiGzDecoder::new(bytes.as_slice()), bytes.len(), limit, broken),
+        Encoding::Zstd => {
+            let mut decoder = zstd::stream::read::Decoder::with_buffer(bytes.as_slice()).map_err(broken)?;
+            decoder.window_log_max(ZSTD_WINDOW_LOG).map_err(broken)?;
+            capped(decoder, bytes.len(), limit, broken)
+        }
+    }
+}
+
+fn capped(
+    reader: impl Read,
+    compressed: usize,
+    limit: usize,
+    broken: impl Fn(std::io::Error) -> ApiError,
+) -> Result<Vec<u8>, ApiError> {
+    let mut plain = Vec::with_capacity(compressed.saturating_mul(3).min(limit));
+    reader.take(limit as u64 + 1).read_to_end(&mut plain).map_err(broken)?;
+    if plain.len() > limit { Err(over(limit)) } else { Ok(plain) }
+}
+
+async fn drain(body: &mut Body, drained: &mut usize) {
+    while let Some(Ok(frame)) = body.frame().await {
+        *drained += frame.data_ref().map_or(0, bytes::Bytes::len);
+        if *drained > DRAINED_BYTES {
+            return;
+        }
+    }
+}
+
+fn over(limit: usize) -> ApiError {
+    ApiError::too_large(format!(
+        "the request is over the limit of {limit} bytes after decompression: send smaller ones"
+    ))
+}

@@ -1,0 +1,140 @@
+//! Query parameters: read once, checked at once, refused with what would be right.
+
+use axum::{extract::Query, http::Uri};
+use everflame_store::{Selection, Selector, resolve_label};
+
+use super::time;
+use crate::web::error::ApiError;
+
+/// Longest query string, in bytes.
+pub const MAX_QUERY_BYTES: usize = 16 << 10;
+/// Most labels in `group`.
+pub const MAX_GROUP_LABELS: usize = 8;
+
+/// The parameters of one request and the one `now` it sees.
+#[derive(Debug)]
+pub struct Params {
+    pairs: Vec<(String, String)>,
+    now: i64,
+}
+
+impl Params {
+    /// Reads the query string. A parameter given twice is refused, since one of the
+    /// two would be ignored.
+    pub fn new(uri: &Uri) -> Result<Self, ApiError> {
+        if uri.query().is_some_and(|q| q.len() > MAX_QUERY_BYTES) {
+            return Err(ApiError::bad_request(format!("the query string is longer than {MAX_QUERY_BYTES} bytes")));
+        }
+        let Query(pairs) = Query::<Vec<(String, String)>>::try_from_uri(uri)
+            .map_err(|e| ApiError::bad_request(format!("the query string cannot be read: {e}")))?;
+        for (at, (name, _)) in pairs.iter().enumerate() {
+            if pairs.iter().take(at).any(|(other, _)| other == name) {
+                return Err(ApiError::bad_request(format!("parameter {name} is given twice: give it once")));
+            }
+        }
+        Ok(Self { pairs, now: time::now() })
+    }
+
+    /// The value of a parameter as it was given.
+    pub fn raw(&self, name: &str) -> Option<&str> {
+        self.pairs.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str())
+    }
+
+    /// The value of a parameter, an empty one counting as absent.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.raw(name).filter(|value| !value.is_empty())
+    }
+
+    /// A whole number.
+    pub fn number(&self, name: &str, default: usize) -> Result<usize, ApiError> {
+        let Some(value) = self.get(name) else { return Ok(default) };
+        value
+            .parse::<u32>()
+            .ok()
+            .and_then(|n| usize::try_from(n).ok())
+            .ok_or_else(|| ApiError::bad_request(format!("{name}={value} is not a number: use 0 to {}", u32::MAX)))
+    }
+
+    /// `true` or `false`.
+    pub fn boolean(&self, name: &str) -> Result<bool, ApiError> {
+        Ok(self.choice(name, &["false", "true", "0", "1"])? % 2 == 1)
+    }
+
+    /// The index of the value among those that are allowed; the first is the default.
+    pub fn choice(&self, name: &str, allowed: &[&str]) -> Result<usize, ApiError> {
+        let Some(value) = self.get(name) else { return Ok(0) };
+        allowed.iter().position(|a| *a == value).ok_or_else(|| {
+            ApiError::bad_request(format!("{name}={value} is not known: use one of {}", allowed.join(", ")))
+        })
+    }
+
+    /// `query`, `from`, `until` and `type`.
+    pub fn selection(&self) -> Result<Selection, ApiError> {
+        self.selection_of("query", "from", "until")
+    }
+
+    /// The same under other names (`base_from`, …).
+    pub fn selection_of(&self, query: &str, from: &str, until: &str) -> Result<Selection, ApiError> {
+        let wrong = |name: &str, message: String| ApiError::bad_request(format!("{name}: {message}"));
+        let selector = Selector::parse(self.get(query).unwrap_or("")).map_err(|e| wrong(query, e))?;
+        let start = time::parse(self.get(from).unwrap_or("now-15m"), self.now).map_err(|e| wrong(from, e))?;
+        let end = time::parse(self.get(until).unwrap_or("now"), self.now).map_err(|e| wrong(until, e))?;
+        if start >= end {
+            return Err(ApiError::bad_request(format!("{from} is not before {until}: the range would be empty")));
+        }
+        let sample_type = self.get("type").unwrap_or("cpu").to_owned();
+        Ok(Selection { selector, from: start, until: end, sample_type })
+    }
+
+    /// The labels of `group`: comma-separated, `process` unless said, none if empty.
+    pub fn group(&self) -> Result<Vec<String>, ApiError> {
+        let labels: Vec<String> = (self.raw("group").unwrap_or("process").split(','))
+            .map(str::trim)
+            .filter(|name| !name.is_empty())
+            .map(resolve_label)
+            .collect();
+        if labels.len() > MAX_GROUP_LABELS {
+            return Err(ApiError::bad_request(format!("group names more than {MAX_GROUP_LABELS} labels: name fewer")));
+        }
+        Ok(labels)
+    }
+
+    /// The label of `by`.
+    pub fn by(&self) -> Option<String> {
+        self.get("by").map(resolve_label)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn params(query: &str) -> Params {
+        Params::new(&format!("/x?{query}").parse().expect("a URI")).expect("parameters")
+    }
+
+    #[test]
+    fn defaults_are_the_last_fifteen_minutes_of_cpu() {
+        let params = params("");
+        let selection = params.selection().expect("a selection");
+        assert_eq!(selection.until - selection.from, 900 * time::SECOND);
+        assert_eq!(selection.sample_type, "cpu");
+        assert_eq!(params.group().expect("labels"), ["process.executable.name"]);
+    }
+
+    #[test]
+    fn now_is_taken_once() {
+        let selection = params("from=now-10s&until=now-5s").selection().expect("a selection");
+        assert_eq!(selection.until - selection.from, 5 * time::SECOND);
+    }
+
+    #[test]
+    fn empty_ranges_and_unknown_values_are_refused() {
+        assert!(params("from=10&until=10").selection().is_err());
+        assert!(params("from=11&until=10").selection().is_err());
+        assert!(params("invert=perhaps").boolean("invert").is_err());
+        assert!(params("limit=-1").number("limit", 1).is_err());
+        assert!(Params::new(&"/x?a=1&a=2".parse().expect("a URI")).is_err());
+        assert!(params("group=").group().expect("labels").is_empty());
+    }
+}
