@@ -6,8 +6,10 @@ use crate::error::Error;
 use crate::limits::MAX_CODE_SEGMENTS;
 use crate::reader::Reader;
 
+const ET_EXEC: u16 = 2;
 const EM_X86_64: u16 = 62;
 const PT_LOAD: u32 = 1;
+const PT_INTERP: u32 = 3;
 const PT_GNU_EH_FRAME: u32 = 0x6474_e550;
 const PF_X: u32 = 1;
 const SHT_SYMTAB: u32 = 2;
@@ -58,6 +60,8 @@ pub(crate) struct Symbol<'a> {
 #[derive(Debug)]
 pub(crate) struct Elf<'a> {
     pub entry: u64,
+    /// It is a program for sure: linked to a fixed address, or with an interpreter.
+    pub program: bool,
     pub segments: Vec<Segment<'a>>,
     pub sections: Vec<Section<'a>>,
     /// Address of `.eh_frame_hdr`, by program header.
@@ -67,7 +71,13 @@ pub(crate) struct Elf<'a> {
 impl<'a> Elf<'a> {
     pub fn parse(data: &'a [u8]) -> Result<Self, Error> {
         let header = Header::parse(data)?;
-        let mut elf = Self { entry: header.entry, segments: Vec::new(), sections: Vec::new(), eh_frame_hdr: None };
+        let mut elf = Self {
+            entry: header.entry,
+            program: header.fixed,
+            segments: Vec::new(),
+            sections: Vec::new(),
+            eh_frame_hdr: None,
+        };
         elf.read_segments(data, &header);
         if elf.read_sections(data, &header).is_none() {
             elf.sections.clear();
@@ -95,6 +105,8 @@ impl<'a> Elf<'a> {
             let Some([kind, flags, offset, address, size]) = read() else { return };
             if kind == u64::from(PT_GNU_EH_FRAME) {
                 self.eh_frame_hdr = Some(address);
+            } else if kind == u64::from(PT_INTERP) {
+                self.program = true;
             } else if kind == u64::from(PT_LOAD) {
                 let bytes = clamp(data, offset, size);
                 // A segment that ends past the address space is a lie; what would wrap is cut off.
@@ -194,6 +206,7 @@ fn clamp(data: &[u8], offset: u64, size: u64) -> &[u8] {
 }
 
 struct Header {
+    fixed: bool,
     entry: u64,
     segments: u64,
     sections: u64,
@@ -213,7 +226,7 @@ impl Header {
         }
         let mut reader = Reader::at(data, 16).ok_or(Error::NotElf)?;
         let mut read = || -> Option<(u16, Self)> {
-            reader.skip(2)?;
+            let fixed = reader.u16()? == ET_EXEC;
             let machine = reader.u16()?;
             reader.skip(4)?;
             let (entry, segments, sections) = (reader.u64()?, reader.u64()?, reader.u64()?);
@@ -223,7 +236,7 @@ impl Header {
             let section_size = reader.u16()?;
             let (section_count, section_names) = (reader.u16()?, reader.u16()?);
             let sections = if section_size == 64 { sections } else { 0 };
-            Some((machine, Self { entry, segments, sections, segment_count, section_count, section_names }))
+            Some((machine, Self { fixed, entry, segments, sections, segment_count, section_count, section_names }))
         };
         let (machine, header) = read().ok_or(Error::NotElf)?;
         if machine != EM_X86_64 {

@@ -16,6 +16,7 @@ pub(crate) enum Source {
     Go,
     EhFrame,
     DebugFrame,
+    Plt,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -172,7 +173,7 @@ impl<'l> Collector<'l> {
         self.pieces().into_iter().map(|p| (p.start, p.end)).collect()
     }
 
-    /// Gaps of the code that no function covers, at most `limit` bytes together.
+    /// Gaps of the code that no function covers.
     pub fn uncovered(&mut self) -> Vec<(u64, u64)> {
         let pieces = self.pieces();
         let mut gaps = Vec::new();

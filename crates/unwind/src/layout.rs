@@ -23,6 +23,8 @@ pub const DELTA_ADVANCE: u8 = 255;
 pub const CODE_ESCAPE: u8 = 255;
 /// `unwind_rule.flags`: the caller's pc is exact, not a return address.
 pub const RULE_SIGNAL: u8 = 1;
+/// `unwind_rule.flags`: the caller is on another stack, so its CFA may be anywhere.
+pub const RULE_SWITCH: u8 = 2;
 
 /// How the canonical frame address is found.
 pub mod cfa {
@@ -74,7 +76,7 @@ pub struct Rule {
     pub fp: u8,
     /// One of [`ra`].
     pub ra: u8,
-    /// [`RULE_SIGNAL`] or 0.
+    /// [`RULE_SIGNAL`], [`RULE_SWITCH`].
     pub flags: u8,
     /// Bytes; see [`cfa`].
     pub cfa_offset: i32,

@@ -13,8 +13,12 @@ mod error;
 mod expression;
 mod frame;
 mod functions;
+mod go;
+mod go_text;
+mod known;
 pub mod layout;
 mod limits;
+mod pclntab;
 mod reader;
 mod sections;
 mod table;
@@ -60,8 +64,12 @@ pub fn function_ranges(elf: &[u8]) -> Result<Vec<(u64, u64)>, Error> {
 fn collect<'l>(elf: &Elf<'_>, limits: &'l Limits, ranges_only: bool) -> Result<Collector<'l>, Error> {
     let code = elf.code().map(|s| (s.address, s.end())).collect();
     let mut out = Collector::new(limits, code, ranges_only);
+    go::read(elf, &mut out)?;
     for section in sections::call_frame_information(elf) {
         frame::read(&section, &mut out)?;
+    }
+    if !ranges_only {
+        known::read(elf, &mut out)?;
     }
     Ok(out)
 }

@@ -1,0 +1,102 @@
+//! Code that has no unwind data but is known by what it is: signal trampolines, the entry point, procedure linkage tables.
+use crate::elf::Elf;
+use crate::error::Error;
+use crate::functions::{Collector, Source};
+use crate::layout::{Rule, cfa};
+use crate::limits::{MAX_ENTRY_BYTES, MAX_TRAMPOLINE_SEARCH};
+
+/// `mov rax, 15; syscall`: `rt_sigreturn`, as every libc and Go write it.
+pub(crate) const TRAMPOLINE: [u8; 9] = [0x48, 0xc7, 0xc0, 0x0f, 0, 0, 0, 0x0f, 0x05];
+/// Where in its 16 bytes a lazily bound PLT entry has pushed its number.
+const PLT_PUSHED: i32 = 11;
+
+/// Adds what is known of code that nothing covers so far.
+pub(crate) fn read(elf: &Elf<'_>, out: &mut Collector<'_>) -> Result<(), Error> {
+    let gaps = out.uncovered();
+    trampolines(elf, &gaps, out)?;
+    entry(elf, &gaps, out)?;
+    plt(elf, out)
+}
+
+/// A trampoline at `start`. The handler's return address is its first byte, and callers are
+/// looked up one byte before their return address, so that byte belongs to it too.
+pub(crate) fn trampoline(start: u64, out: &mut Collector<'_>) -> Result<(), Error> {
+    if let Some(before) = start.checked_sub(1)
+        && out.open(Source::Known, before, TRAMPOLINE.len() as u64 + 1)?
+    {
+        out.row(before, Rule::SIGNAL_FRAME);
+        out.close()?;
+    }
+    Ok(())
+}
+
+fn trampolines(elf: &Elf<'_>, gaps: &[(u64, u64)], out: &mut Collector<'_>) -> Result<(), Error> {
+    let mut budget = MAX_TRAMPOLINE_SEARCH;
+    for &(start, end) in gaps {
+        let length = usize::try_from(end - start).unwrap_or(usize::MAX).min(budget);
+        if length < TRAMPOLINE.len() {
+            continue;
+        }
+        budget -= length;
+        let Some(code) = elf.bytes_at(start).and_then(|code| code.get(..length)) else { continue };
+        let mut at = 0;
+        while let Some(found) = code[at..].windows(TRAMPOLINE.len()).position(|w| w == TRAMPOLINE) {
+            trampoline(start + (at + found) as u64, out)?;
+            at += found + TRAMPOLINE.len();
+        }
+    }
+    Ok(())
+}
+
+/// The entry point calls and is not called: it is a root.
+fn entry(elf: &Elf<'_>, gaps: &[(u64, u64)], out: &mut Collector<'_>) -> Result<(), Error> {
+    let at = elf.entry;
+    let gap = gaps.iter().find(|(start, end)| *start <= at && at < *end);
+    let (Some(&(_, gap_end)), Some(code)) = (gap, elf.bytes_at(at)) else { return Ok(()) };
+    // Libraries may name any code as their entry. The ABI asks a real one to clear rbp first.
+    let code = code.strip_prefix(&[0xf3, 0x0f, 0x1e, 0xfa]).unwrap_or(code);
+    let clears_rbp = code.starts_with(&[0x31, 0xed]) || code.starts_with(&[0x48, 0x31, 0xed]);
+    if !elf.program && !clears_rbp {
+        return Ok(());
+    }
+    let mut length = (gap_end - at).min(MAX_ENTRY_BYTES);
+    for symbol in elf.symbols() {
+        if symbol.address == at && symbol.size > 0 {
+            length = symbol.size.min(gap_end - at);
+            break;
+        }
+        if symbol.address > at {
+            length = length.min(symbol.address - at);
+        }
+    }
+    if out.open(Source::Known, at, length)? {
+        out.row(at, Rule::END);
+        out.close()?;
+    }
+    Ok(())
+}
+
+/// Some linkers write no unwind data for the procedure linkage table.
+fn plt(elf: &Elf<'_>, out: &mut Collector<'_>) -> Result<(), Error> {
+    let rules = [
+        (".plt", Rule::of(cfa::PLT, PLT_PUSHED)),
+        (".plt.sec", Rule::of(cfa::SP, 8)),
+        (".plt.got", Rule::of(cfa::SP, 8)),
+        (".iplt", Rule::of(cfa::SP, 8)),
+    ];
+    for (name, rule) in rules {
+        let Some(section) = elf.section(name) else { continue };
+        if out.open(Source::Plt, section.address, section.data.len() as u64)? {
+            let mut at = section.address;
+            if name == ".plt" {
+                // The first entry is common to all: a number is pushed already, and the module next.
+                out.row(at, Rule::of(cfa::SP, 16));
+                out.row(at.saturating_add(6), Rule::of(cfa::SP, 24));
+                at = at.saturating_add(16);
+            }
+            out.row(at, rule);
+            out.close()?;
+        }
+    }
+    Ok(())
+}
