@@ -1,2 +1,41 @@
-//! Chores in Rust.
-fn main() {}
+//! Chores in Rust: what a shell script would do worse. `cargo xtask --help` lists them.
+#![forbid(unsafe_code)]
+// A chore talks to the person who runs it.
+#![allow(clippy::print_stdout)]
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+mod generate;
+mod tidy;
+
+#[derive(Parser)]
+#[command(about = "Chores of the Everflame repository")]
+struct Arguments {
+    #[command(subcommand)]
+    chore: Chore,
+}
+
+#[derive(Subcommand)]
+enum Chore {
+    /// Checks the house rules that can be checked (CONTRIBUTING.md lists them)
+    Tidy,
+    /// Sends a seeded cluster's load to a server and prints what it must answer
+    Generate(generate::Options),
+}
+
+fn main() -> Result<()> {
+    match Arguments::parse().chore {
+        Chore::Tidy => tidy::run(&repository()),
+        Chore::Generate(options) => generate::run(&options),
+    }
+}
+
+/// The folder that this crate is a room of.
+fn repository() -> PathBuf {
+    let mut path = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    path.pop();
+    path
+}
