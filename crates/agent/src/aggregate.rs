@@ -1,0 +1,375 @@
+//! Gathers raw samples into a batch: who was seen, in which stack, when.
+//!
+//! Samples of one process, stack, thread, CPU and completeness are one entry with all its
+//! times. Times are taken as they come (CLOCK_MONOTONIC) and become Unix time when the
+//! batch is sealed, by the offset between the two clocks at that moment.
+
+use std::{
+    collections::hash_map::Entry,
+    hash::Hash,
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use everflame_profile::{
+    Batch, Completeness, Frame, FrameKind, Labels, Mapping, Point, Profile, Sample, SampleType, Stack, Str,
+};
+use rustc_hash::FxHashMap;
+use xxhash_rust::xxh3::xxh3_128;
+
+use crate::{
+    bpf::monotonic_ns,
+    identity::{Describe, ProcessIdentity},
+    sample::{Place, RawSample, RawStack, UserFrame},
+};
+
+/// Distinct stacks of a batch, beyond which it is to be sealed early.
+pub const MAX_STACKS: usize = 65_536;
+/// Distinct processes of a batch, beyond which it is to be sealed early.
+pub const MAX_RESOURCES: usize = 16_384;
+/// Samples of a batch, beyond which it is to be sealed early.
+pub const MAX_SAMPLES: u64 = 1 << 20;
+
+/// Name of the mapping of code that belongs to no file.
+const ANONYMOUS: &str = "[anon]";
+
+/// A batch under construction.
+#[derive(Debug)]
+pub struct Aggregate {
+    node: Str,
+    /// With the sequence, names each profile.
+    instance: String,
+    sequence: u64,
+    bounded: bool,
+    anonymous: Arc<Mapping>,
+    open: Open,
+}
+
+/// What is emptied when a batch is sealed.
+#[derive(Debug, Default)]
+struct Open {
+    samples: u64,
+    processes: FxHashMap<Arc<ProcessIdentity>, u32>,
+    resources: Table<Labels>,
+    frames: Table<Frame>,
+    user_frames: FxHashMap<UserFrame, u32>,
+    kernel_frames: FxHashMap<u64, u32>,
+    raw_stacks: FxHashMap<Arc<RawStack>, u32>,
+    stacks: Table<Stack>,
+    threads: FxHashMap<[u8; 16], Str>,
+    profiles: Table<ProfileKey>,
+    entries: FxHashMap<Key, Vec<u64>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct ProfileKey {
+    resource: u32,
+    period: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Key {
+    profile: u32,
+    stack: u32,
+    completeness: Completeness,
+    comm: [u8; 16],
+    tid: u32,
+    cpu: u32,
+}
+
+impl Aggregate {
+    /// For the agent `instance` on `node`. The caller seals when [`Self::is_full`].
+    pub fn new(node: &str, instance: &str) -> Self {
+        Self {
+            node: Str::from(node),
+            instance: instance.to_string(),
+            sequence: 0,
+            bounded: true,
+            anonymous: Arc::new(Mapping { name: Str::from(ANONYMOUS), build_id: Str::from(""), content_id: None }),
+            open: Open::default(),
+        }
+    }
+
+    /// For a recording that its user bounds in time: never full.
+    pub fn unbounded(node: &str) -> Self {
+        Self { bounded: false, ..Self::new(node, "") }
+    }
+
+    /// Samples since the last seal.
+    pub fn samples(&self) -> u64 {
+        self.open.samples
+    }
+
+    /// Whether the batch is to be sealed before more is added.
+    pub fn is_full(&self) -> bool {
+        let open = &self.open;
+        self.bounded
+            && (open.samples >= MAX_SAMPLES
+                || open.raw_stacks.len() >= MAX_STACKS
+                || open.processes.len() >= MAX_RESOURCES)
+    }
+
+    /// Adds one sample.
+    pub fn add(&mut self, sample: &RawSample, describe: &dyn Describe) {
+        let name = self.open.threads.entry(sample.comm).or_insert_with(|| text(&sample.comm)).clone();
+        let process = describe.process(sample.pid, sample.time, &name);
+        let resource = match self.open.processes.get(&process) {
+            Some(&known) => known,
+            None => {
+                let number = self.open.resources.number(self.labels(&process));
+                self.open.processes.insert(process, number);
+                number
+            }
+        };
+        let profile = self.open.profiles.number(ProfileKey { resource, period: sample.period });
+        let stack = self.stack(&sample.stack, describe);
+        let RawSample { completeness, comm, tid, cpu, .. } = *sample;
+        let key = Key { profile, stack, completeness, comm, tid, cpu };
+        self.open.entries.entry(key).or_default().push(sample.time);
+        self.open.samples += 1;
+    }
+
+    /// Hands over what was gathered since the last seal; `None` where that is nothing.
+    pub fn seal(&mut self) -> Option<Batch> {
+        self.seal_at(unix_offset())
+    }
+
+    /// [`Self::seal`] with a given distance from CLOCK_MONOTONIC to Unix time, nanoseconds.
+    fn seal_at(&mut self, offset: i64) -> Option<Batch> {
+        let open = std::mem::take(&mut self.open);
+        if open.samples == 0 {
+            return None;
+        }
+        self.sequence += 1;
+        let mut profiles: Vec<Profile> = (0u64..)
+            .zip(open.profiles.into_vec())
+            .map(|(number, key)| Profile {
+                id: Some(self.profile_id(number)),
+                resource: key.resource,
+                sample_type: SampleType::cpu(),
+                period: i64::try_from(key.period).unwrap_or(i64::MAX),
+                samples: Vec::new(),
+            })
+            .collect();
+        for (key, mut times) in open.entries {
+            let Some(profile) = profiles.get_mut(key.profile as usize) else { continue };
+            times.sort_unstable();
+            let value = profile.period;
+            profile.samples.push(Sample {
+                stack: key.stack,
+                completeness: key.completeness,
+                thread: open.threads.get(&key.comm).cloned().unwrap_or_else(|| Str::from("")),
+                tid: key.tid,
+                cpu: key.cpu,
+                labels: Labels::default(),
+                points: times
+                    .iter()
+                    .map(|time| Point { time: (*time as i64).saturating_add(offset), samples: 1, value })
+                    .collect(),
+            });
+        }
+        // By time: neighbours share threads and stacks, which is what compression lives on.
+        for profile in &mut profiles {
+            profile.samples.sort_by_key(|s| (s.tid, s.cpu, s.points.first().map_or(0, |p| p.time)));
+        }
+        Some(Batch {
+            resources: open.resources.into_vec(),
+            frames: open.frames.into_vec(),
+            stacks: open.stacks.into_vec(),
+            profiles,
+        })
+    }
+
+    fn profile_id(&self, number: u64) -> [u8; 16] {
+        let mut name = self.instance.as_bytes().to_vec();
+        name.extend_from_slice(&self.sequence.to_le_bytes());
+        name.extend_from_slice(&number.to_le_bytes());
+        // All zeros is no id.
+        xxh3_128(&name).max(1).to_le_bytes()
+    }
+
+    fn labels(&self, process: &ProcessIdentity) -> Labels {
+        let service = if process.service.is_empty() { &process.name } else { &process.service };
+        let pairs = [
+            ("host.name", self.node.clone()),
+            ("process.pid", Str::from(process.pid.to_string())),
+            ("process.executable.name", process.name.clone()),
+            ("process.executable.path", process.path.clone()),
+            ("container.id", process.container_id.clone()),
+            ("service.name", service.clone()),
+        ];
+        pairs.into_iter().map(|(name, value)| (Str::from(name), value)).collect()
+    }
+
+    fn stack(&mut self, raw: &Arc<RawStack>, describe: &dyn Describe) -> u32 {
+        if let Some(&known) = self.open.raw_stacks.get(raw) {
+            return known;
+        }
+        let open = &mut self.open;
+        let mut frames = Vec::with_capacity(raw.kernel.len() + raw.user.len());
+        for &address in &raw.kernel {
+            let number = match open.kernel_frames.entry(address) {
+                Entry::Occupied(known) => *known.get(),
+                Entry::Vacant(new) => *new.insert(open.frames.number(describe.kernel_frame(address))),
+            };
+            frames.push(number);
+        }
+        for &frame in &raw.user {
+            let number = match open.user_frames.entry(frame) {
+                Entry::Occupied(known) => *known.get(),
+                Entry::Vacant(new) => {
+                    let (mapping, address) = match frame.place() {
+                        Place::File { executable, address } => (describe.executable(executable), address),
+                        Place::Absolute(address) => (Some(self.anonymous.clone()), address),
+                    };
+                    let kind = FrameKind(Str::from(FrameKind::NATIVE));
+                    *new.insert(open.frames.number(Frame { kind, mapping, address, lines: Vec::new() }))
+                }
+            };
+            frames.push(number);
+        }
+        let number = open.stacks.number(Stack(frames));
+        open.raw_stacks.insert(raw.clone(), number);
+        number
+    }
+}
+
+/// Unique values, numbered in the order of their coming.
+#[derive(Debug)]
+struct Table<T>(FxHashMap<T, u32>);
+
+impl<T> Default for Table<T> {
+    fn default() -> Self {
+        Self(FxHashMap::default())
+    }
+}
+
+impl<T: Hash + Eq> Table<T> {
+    fn number(&mut self, value: T) -> u32 {
+        let next = self.0.len() as u32;
+        *self.0.entry(value).or_insert(next)
+    }
+
+    fn into_vec(self) -> Vec<T> {
+        let mut values: Vec<(u32, T)> = self.0.into_iter().map(|(value, number)| (number, value)).collect();
+        values.sort_unstable_by_key(|(number, _)| *number);
+        values.into_iter().map(|(_, value)| value).collect()
+    }
+}
+
+/// The name of a thread, up to its zero.
+fn text(comm: &[u8; 16]) -> Str {
+    let end = comm.iter().position(|b| *b == 0).unwrap_or(comm.len());
+    Str::from(String::from_utf8_lossy(&comm[..end]))
+}
+
+/// Unix time minus CLOCK_MONOTONIC now, nanoseconds.
+fn unix_offset() -> i64 {
+    let before = monotonic_ns();
+    let unix = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_nanos() as i64);
+    let after = monotonic_ns();
+    unix - (before + (after - before) / 2) as i64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Facts;
+
+    impl Describe for Facts {
+        fn process(&self, pid: u32, _time: u64, comm: &str) -> Arc<ProcessIdentity> {
+            Arc::new(ProcessIdentity {
+                pid,
+                generation: 1,
+                name: Str::from(comm),
+                path: Str::from("/bin/x"),
+                container_id: Str::from(""),
+                service: Str::from(if pid == 2 { "shop" } else { "" }),
+            })
+        }
+
+        fn executable(&self, number: u32) -> Option<Arc<Mapping>> {
+            (number == 9)
+                .then(|| Arc::new(Mapping { name: Str::from("x"), build_id: Str::from("ab"), content_id: None }))
+        }
+
+        fn kernel_frame(&self, address: u64) -> Frame {
+            let kind = FrameKind(Str::from(FrameKind::KERNEL));
+            Frame { kind, mapping: None, address, lines: Vec::new() }
+        }
+    }
+
+    fn sample(time: u64, pid: u32, stack: &Arc<RawStack>) -> RawSample {
+        RawSample {
+            time,
+            pid,
+            tid: pid,
+            cpu: 0,
+            cgroup: 0,
+            comm: *b"name\0garbage\0\0\0\0",
+            kernel_thread: false,
+            completeness: Completeness::Complete,
+            period: 10,
+            stack: stack.clone(),
+        }
+    }
+
+    #[test]
+    fn same_stacks_are_one_entry_with_all_times() {
+        let stack = Arc::new(RawStack {
+            kernel: vec![0xffff_ffff_8000_0000],
+            user: vec![UserFrame(9 << 44 | 0x1234), UserFrame(0x7f00_1000), UserFrame(10 << 44 | 7)],
+        });
+        let again = Arc::new((*stack).clone());
+        let mut aggregate = Aggregate::new("n1", "00");
+        aggregate.add(&sample(300, 1, &stack), &Facts);
+        aggregate.add(&sample(100, 1, &again), &Facts);
+        aggregate.add(&sample(200, 2, &stack), &Facts);
+        assert_eq!(aggregate.samples(), 3);
+        let batch = aggregate.seal_at(1_000).unwrap();
+        assert_eq!((batch.stacks.len(), batch.profiles.len(), batch.samples()), (1, 2, 3));
+        let frames: Vec<_> = batch.stacks[0].0.iter().map(|f| &batch.frames[*f as usize]).collect();
+        let seen: Vec<_> =
+            frames.iter().map(|f| (f.kind.as_str(), f.mapping.as_ref().map(|m| m.name.as_ref()), f.address)).collect();
+        assert_eq!(
+            seen,
+            [
+                ("kernel", None, 0xffff_ffff_8000_0000),
+                ("native", Some("x"), 0x1234),
+                ("native", Some("[anon]"), 0x7f00_1000),
+                ("native", None, 7),
+            ]
+        );
+        let one = &batch.profiles[0];
+        assert_eq!(one.samples.len(), 1);
+        assert_eq!(one.samples[0].thread.as_ref(), "name");
+        assert_eq!(
+            one.samples[0].points.iter().map(|p| (p.time, p.value)).collect::<Vec<_>>(),
+            [(1100, 10), (1300, 10)]
+        );
+        let service = |p: &Profile| batch.resources[p.resource as usize].get("service.name").cloned();
+        assert_eq!(service(one).as_deref(), Some("name"));
+        assert_eq!(service(&batch.profiles[1]).as_deref(), Some("shop"));
+        assert_ne!(one.id, batch.profiles[1].id);
+        assert_eq!(aggregate.seal_at(0), None, "sealed means empty");
+        aggregate.add(&sample(1, 1, &stack), &Facts);
+        assert_ne!(aggregate.seal_at(0).unwrap().profiles[0].id, one.id, "ids are never given again");
+    }
+
+    #[test]
+    fn a_full_batch_says_so() {
+        let mut aggregate = Aggregate::new("n1", "00");
+        let mut recording = Aggregate::unbounded("n1");
+        for number in 0..MAX_STACKS as u64 {
+            assert!(!aggregate.is_full());
+            let stack = Arc::new(RawStack { kernel: vec![number], user: vec![] });
+            aggregate.add(&sample(number, 1, &stack), &Facts);
+            recording.add(&sample(number, 1, &stack), &Facts);
+        }
+        assert!(aggregate.is_full());
+        assert!(!recording.is_full());
+        assert_eq!(aggregate.seal().unwrap().stacks.len(), MAX_STACKS);
+        assert!(!aggregate.is_full());
+    }
+}
