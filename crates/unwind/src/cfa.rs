@@ -99,8 +99,8 @@ impl<'a> State<'a> {
             Saved::Unset | Saved::Same => rule.fp = fp::SAME,
             Saved::At(offset) => rule = rule.with_fp_at(i32::try_from(offset).ok()?),
             Saved::Expression(code) => match recognise(code) {
-                Some(Shape::Sum(Base::Sp, offset)) => {
-                    rule.fp = fp::SP;
+                Some(Shape::Sum(base, offset)) => {
+                    rule.fp = if base == Base::Fp { fp::FP } else { fp::SP };
                     rule.fp_offset = i32::try_from(offset).ok()?;
                 }
                 _ => rule.fp = fp::UNKNOWN,

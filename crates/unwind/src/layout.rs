@@ -56,6 +56,8 @@ pub mod fp {
     pub const SP: u8 = 2;
     /// Not recoverable.
     pub const UNKNOWN: u8 = 3;
+    /// At fp + `fp_offset`, fp before this step (realigned stacks).
+    pub const FP: u8 = 4;
 }
 
 /// Where the return address is.

@@ -35,6 +35,38 @@ pub fn libc() -> Vec<u8> {
     std::fs::read(path.expect("every Linux for these tests has a libc")).expect("libc can be read")
 }
 
+/// A Go program of one file, built with `arguments`; `None`, loudly, where there is no Go.
+pub fn go_program(source: &str, arguments: &[&str]) -> Option<Vec<u8>> {
+    let (_directory, program) = go_build(source, arguments)?;
+    Some(std::fs::read(program).expect("readable"))
+}
+
+/// The same, on disk as long as the directory is kept.
+pub fn go_build(source: &str, arguments: &[&str]) -> Option<(tempfile::TempDir, PathBuf)> {
+    use std::process::Command;
+    let go = ["go", "/usr/local/go/bin/go"].into_iter().find(|go| Command::new(go).arg("version").output().is_ok());
+    let Some(go) = go else {
+        eprintln!("SKIPPED: go is not on this machine");
+        return None;
+    };
+    let directory = tempfile::tempdir().expect("a directory");
+    let program = directory.path().join("program");
+    std::fs::write(directory.path().join("main.go"), source).expect("written");
+    let done = Command::new(go)
+        .current_dir(&directory)
+        .env("GOFLAGS", "-mod=mod")
+        .env("GO111MODULE", "off")
+        .env("GOPROXY", "off")
+        .arg("build")
+        .args(arguments)
+        .arg("-o")
+        .arg(&program)
+        .arg("main.go")
+        .status();
+    assert!(done.expect("go runs").success(), "go build {arguments:?}");
+    Some((directory, program))
+}
+
 /// [start, end) of a row and the rule it stands for.
 pub struct Expected {
     pub start: u64,
@@ -112,7 +144,10 @@ fn rule_of(row: &gimli::UnwindTableRow<usize>, signal: bool, frames: &gimli::EhF
         None | Some(RegisterRule::SameValue) => {}
         Some(RegisterRule::Offset(o)) => rule = rule.with_fp_at(o as i32),
         Some(RegisterRule::Expression(x)) => match simple(&code(&x)) {
-            Some((base, offset, None)) if base == rsp => (rule.fp, rule.fp_offset) = (fp::SP, offset as i32),
+            Some((base, offset, None)) => {
+                rule.fp = if base == rbp { fp::FP } else { fp::SP };
+                rule.fp_offset = offset as i32;
+            }
             _ => rule.fp = fp::UNKNOWN,
         },
         _ => rule.fp = fp::UNKNOWN,
