@@ -1,10 +1,14 @@
 //! Stacks, samples and retention behind the [`Store`] trait. Knows no HTTP.
 #![forbid(unsafe_code)]
 
+mod embedded;
+mod label;
 pub mod query;
 pub mod selector;
 
+pub use embedded::{Embedded, Options};
 use everflame_profile::{Batch, Report};
+pub use label::resolve_label;
 pub use query::{
     Accounting, Covered, LabelValue, NodeInfo, ProcessInfo, Selection, SeriesPoint, SeriesSums, StackSum, StackSums,
     StoreStats, TrieNode, TypeInfo,

@@ -1,0 +1,143 @@
+//! The head: the newest rows in memory, in the order of the log, with their
+//! dictionaries. It becomes a block; its generation is that of its log segment.
+
+use std::sync::Arc;
+
+use everflame_profile::{Batch, Completeness, Labels, ProfileId};
+
+use super::{
+    chunked::Chunked,
+    dictionary::{Interner, Names, Series, Stacks},
+    row::{Row, floor_ms},
+};
+
+/// A head that grows.
+#[derive(Debug)]
+pub(crate) struct Head {
+    pub generation: u64,
+    pub dictionary: Interner,
+    pub rows: Chunked<Row>,
+    /// Samples in all rows.
+    pub samples: u64,
+    /// Profile ids that the generation's records carry, for the duplicate window.
+    pub ids: Vec<ProfileId>,
+    /// When its first record was received, Unix nanoseconds.
+    pub begun: Option<i64>,
+    /// Records applied (some carry a report only).
+    pub records: u64,
+}
+
+/// One moment of a head: what a query reads.
+#[derive(Debug)]
+pub(crate) struct HeadView {
+    pub names: Names,
+    pub stacks: Stacks,
+    pub rows: Chunked<Row>,
+}
+
+/// What applying a batch did.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Applied {
+    /// Samples stored, by completeness.
+    pub stored: [u64; Completeness::ALL.len()],
+    /// Samples in duplicate profiles.
+    pub duplicates: u64,
+    /// Samples put under the overflow series.
+    pub overflowed: u64,
+}
+
+impl Head {
+    pub fn new(generation: u64) -> Self {
+        Self {
+            generation,
+            dictionary: Interner::new(),
+            rows: Chunked::default(),
+            samples: 0,
+            ids: Vec::new(),
+            begun: None,
+            records: 0,
+        }
+    }
+
+    /// Adds the rows of a batch but for the profiles listed in `duplicates` (ascending).
+    pub fn apply(&mut self, batch: &Batch, duplicates: &[u32], received: i64, series_limit: usize) -> Applied {
+        self.records += 1;
+        self.begun.get_or_insert(received);
+        let mut applied = Applied::default();
+        let is_duplicate = |index: usize| duplicates.binary_search(&(index as u32)).is_ok();
+        let mut wanted = vec![false; batch.stacks.len()];
+        for (index, profile) in batch.profiles.iter().enumerate() {
+            if is_duplicate(index) {
+                applied.duplicates = applied.duplicates.saturating_add(profile.samples());
+                continue;
+            }
+            self.ids.extend(profile.id);
+            for sample in &profile.samples {
+                wanted[sample.stack as usize] = true;
+            }
+        }
+        let leaves = self.dictionary.leaves(batch, &wanted);
+        for (index, profile) in batch.profiles.iter().enumerate() {
+            if is_duplicate(index) || profile.samples.is_empty() {
+                continue;
+            }
+            let (labels, pid) = split_pid(&batch.resources[profile.resource as usize]);
+            let series = Series { sample_type: profile.sample_type.clone(), labels };
+            let known = self.dictionary.series(series, series_limit);
+            let series = known.unwrap_or_else(|| self.dictionary.overflow_series(&profile.sample_type));
+            let mut stored = 0_u64;
+            for sample in &profile.samples {
+                let row = Row {
+                    series,
+                    pid,
+                    period: profile.period,
+                    thread: self.dictionary.thread(&sample.thread),
+                    tid: sample.tid,
+                    cpu: sample.cpu,
+                    labels: self.dictionary.set(&sample.labels),
+                    node: leaves[sample.stack as usize],
+                    completeness: sample.completeness,
+                    ..Row::EMPTY
+                };
+                let of_kind = &mut applied.stored[sample.completeness as usize];
+                for point in &sample.points {
+                    let (time, samples, value) = (floor_ms(point.time), point.samples, point.value);
+                    self.rows.push(Row { time, samples, value, ..row });
+                    *of_kind = of_kind.saturating_add(samples);
+                    stored = stored.saturating_add(samples);
+                }
+            }
+            self.samples = self.samples.saturating_add(stored);
+            if known.is_none() {
+                applied.overflowed = applied.overflowed.saturating_add(stored);
+            }
+        }
+        applied
+    }
+
+    pub fn view(&self) -> Arc<HeadView> {
+        Arc::new(HeadView {
+            names: self.dictionary.names.clone(),
+            stacks: self.dictionary.stacks.clone(),
+            rows: self.rows.clone(),
+        })
+    }
+
+    /// Bytes of memory, roughly.
+    pub fn bytes(&self) -> usize {
+        self.rows.len() * size_of::<Row>() + self.dictionary.bytes() + self.ids.len() * 16
+    }
+}
+
+/// Takes `process.pid` out of a resource's labels where it is a number: each process
+/// would be a series of its own otherwise.
+fn split_pid(labels: &Labels) -> (Labels, u32) {
+    let pid = labels.get("process.pid").and_then(|value| {
+        let pid: u32 = value.parse().ok()?;
+        (pid != 0 && pid.to_string() == **value).then_some(pid)
+    });
+    match pid {
+        Some(pid) => (labels.iter().filter(|(name, _)| **name != *"process.pid").cloned().collect(), pid),
+        None => (labels.clone(), 0),
+    }
+}

@@ -1,0 +1,376 @@
+//! The log thread: writes the appends that wait as one group, waits for the disk
+//! once, applies them to the head in the order of the log, and answers. It alone
+//! changes the head.
+
+use std::{
+    collections::VecDeque,
+    path::PathBuf,
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard,
+        mpsc::{SyncSender, sync_channel},
+    },
+};
+
+use everflame_profile::{Batch, Report};
+use rustc_hash::FxHashSet;
+
+use super::{
+    admission::admit,
+    codec::{Rejected, encode_body, encode_record},
+    head::{Applied, Head},
+    segment::{AppendError, MAX_RECORD, Segment, frame},
+    state::{Sealed, Shared, State},
+};
+use crate::{Appended, StoreError};
+
+/// Bytes that are written as one group.
+const GROUP_BYTES: usize = 64 << 20;
+/// Sealed heads that may wait to be written before appends are refused.
+const SEALED_LIMIT: usize = 2;
+
+type Answer<T> = Result<T, StoreError>;
+
+/// An append that waits.
+struct Pending {
+    received: i64,
+    /// What was refused, by profile.
+    rejected: Vec<Rejected>,
+    batch: Batch,
+    report: Option<Report>,
+    body: Vec<u8>,
+    answer: SyncSender<Answer<Appended>>,
+}
+
+#[derive(Default)]
+struct Queue {
+    waiting: VecDeque<Pending>,
+    /// Appends from their arrival to their answer.
+    appends: usize,
+    seals: Vec<SyncSender<Answer<()>>>,
+    closing: bool,
+    /// Why nothing more may be promised.
+    poisoned: Option<String>,
+}
+
+/// The door to the log thread.
+#[derive(Default)]
+pub(crate) struct Log {
+    queue: Mutex<Queue>,
+    wake: Condvar,
+}
+
+impl Log {
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// Appends a batch; returns when it is on disk and in the head.
+    pub fn append(&self, shared: &Shared, batch: &Batch, report: Option<&Report>, received: i64) -> Answer<Appended> {
+        {
+            let mut queue = self.lock();
+            refuse_if_poisoned(&queue)?;
+            if queue.appends >= shared.options.waiting_appends {
+                return Err(StoreError::Busy(queue.appends));
+            }
+            queue.appends += 1;
+        }
+        let answer = self.enqueue(shared, batch, report, received);
+        self.lock().appends -= 1;
+        answer
+    }
+
+    fn enqueue(&self, shared: &Shared, batch: &Batch, report: Option<&Report>, received: i64) -> Answer<Appended> {
+        let (batch, rejected) = admit(batch, received, shared.options.retention_nanos());
+        let body = encode_body(&batch, report).map_err(StoreError::Unusable)?;
+        if body.len() + (64 << 20) > MAX_RECORD {
+            return Err(StoreError::Unusable("the batch is too large for one record: send smaller ones".to_owned()));
+        }
+        let (answer, answered) = sync_channel(1);
+        {
+            let mut queue = self.lock();
+            refuse_if_poisoned(&queue)?;
+            let pending = Pending { received, rejected, batch, report: report.cloned(), body, answer };
+            queue.waiting.push_back(pending);
+        }
+        self.wake.notify_one();
+        answered.recv().unwrap_or_else(|_| Err(stopped()))
+    }
+
+    /// Seals the head, so that it can become a block.
+    pub fn seal(&self) -> Answer<()> {
+        let (answer, answered) = sync_channel(1);
+        {
+            let mut queue = self.lock();
+            refuse_if_poisoned(&queue)?;
+            queue.seals.push(answer);
+        }
+        self.wake.notify_one();
+        answered.recv().unwrap_or_else(|_| Err(stopped()))
+    }
+
+    /// Ends the thread once what waits is written.
+    pub fn close(&self) {
+        self.lock().closing = true;
+        self.wake.notify_all();
+    }
+
+    fn poison(&self, why: String) {
+        let mut queue = self.lock();
+        queue.poisoned.get_or_insert(why);
+        // Dropping them answers that the log has stopped.
+        queue.waiting.clear();
+        queue.seals.clear();
+    }
+}
+
+impl std::fmt::Debug for Log {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Log").finish_non_exhaustive()
+    }
+}
+
+fn refuse_if_poisoned(queue: &Queue) -> Answer<()> {
+    match &queue.poisoned {
+        Some(why) => Err(StoreError::Unusable(why.clone())),
+        None if queue.closing => Err(stopped()),
+        None => Ok(()),
+    }
+}
+
+fn stopped() -> StoreError {
+    StoreError::Unusable("the store has stopped taking samples: see its log, then start again".to_owned())
+}
+
+/// The thread's own part.
+pub(crate) struct Writer {
+    pub shared: Arc<Shared>,
+    pub log: Arc<Log>,
+    pub segments: PathBuf,
+    pub segment: Segment,
+    /// Called when a head was sealed.
+    pub sealed: Box<dyn Fn() + Send>,
+}
+
+impl Writer {
+    /// Runs until the log is closed.
+    pub fn run(mut self) {
+        // However the thread ends, nobody may wait for it in vain.
+        struct Poison(Arc<Log>);
+        impl Drop for Poison {
+            fn drop(&mut self) {
+                self.0.poison("the store has stopped".to_owned());
+            }
+        }
+        let _poison = Poison(self.log.clone());
+        loop {
+            let (group, seals) = {
+                let log = self.log.clone();
+                let mut queue = log.lock();
+                while queue.waiting.is_empty() && queue.seals.is_empty() {
+                    if queue.closing || queue.poisoned.is_some() {
+                        return;
+                    }
+                    queue = log.wake.wait(queue).unwrap_or_else(|poisoned| poisoned.into_inner());
+                }
+                let mut group = Vec::new();
+                let mut bytes = 0;
+                while let Some(next) = queue.waiting.front()
+                    && (group.is_empty() || bytes + next.body.len() <= GROUP_BYTES)
+                {
+                    bytes += next.body.len();
+                    group.extend(queue.waiting.pop_front());
+                }
+                (group, std::mem::take(&mut queue.seals))
+            };
+            if !group.is_empty() {
+                self.commit(group);
+            }
+            let (full, crowded) = {
+                let state = self.shared.lock();
+                let options = &self.shared.options;
+                let full = state.head.rows.len() >= options.head_rows || state.head.bytes() >= options.head_bytes;
+                (full, state.sealed.len() >= SEALED_LIMIT)
+            };
+            if !crowded && (full || !seals.is_empty()) {
+                let sealed = self.seal();
+                for answer in seals {
+                    let _ = answer.send(match &sealed {
+                        Ok(()) => Ok(()),
+                        Err(error) => Err(self.shared.error("starting a segment of the log", copy(error))),
+                    });
+                }
+            } else {
+                for answer in seals {
+                    let _ = answer.send(Err(StoreError::Busy(SEALED_LIMIT)));
+                }
+            }
+        }
+    }
+
+    fn commit(&mut self, group: Vec<Pending>) {
+        let mut fresh = FxHashSet::default();
+        let mut framed = Vec::new();
+        let mut decided = Vec::with_capacity(group.len());
+        let crowded = {
+            let state = self.shared.lock();
+            for pending in &group {
+                let (mut duplicates, mut rejected, mut again) = (Vec::new(), Rejected::default(), 0_u64);
+                for (index, (profile, refused)) in pending.batch.profiles.iter().zip(&pending.rejected).enumerate() {
+                    let known = profile.id.is_some_and(|id| state.window.contains(&id) || !fresh.insert(id));
+                    if known {
+                        // It was counted when it first came, what was refused too.
+                        duplicates.push(index as u32);
+                        again = again.saturating_add(refused.samples());
+                    } else {
+                        rejected.add(refused);
+                    }
+                }
+                decided.push((duplicates, rejected, again));
+            }
+            state.crowded(self.shared.options.head_bytes, self.shared.options.head_rows)
+        };
+        if crowded {
+            // Blocks cannot be written as fast as samples come (or at all).
+            let waiting = group.len();
+            for pending in group {
+                let _ = pending.answer.send(Err(StoreError::Busy(waiting)));
+            }
+            return;
+        }
+        for (pending, (duplicates, rejected, _)) in group.iter().zip(&decided) {
+            frame(&encode_record(pending.received, rejected, duplicates, &pending.body), &mut framed);
+        }
+        match self.segment.append(&framed) {
+            Ok(()) => {}
+            Err(AppendError::Full) if group.len() > 1 => {
+                // One by one: the small ones may fit.
+                group.into_iter().for_each(|pending| self.commit(vec![pending]));
+                return;
+            }
+            Err(AppendError::Full) => {
+                let path = self.shared.options.dir.display().to_string();
+                for pending in group {
+                    let _ = pending.answer.send(Err(StoreError::DiskFull { path: path.clone() }));
+                }
+                return;
+            }
+            Err(AppendError::Broken(error)) => {
+                let why = format!(
+                    "the log {} cannot be written ({error}): nothing more is taken until the disk is in order \
+                     and the server has been started again",
+                    self.segment.path().display()
+                );
+                tracing::error!("{why}");
+                self.log.poison(why.clone());
+                for pending in group {
+                    let _ = pending.answer.send(Err(StoreError::Unusable(why.clone())));
+                }
+                return;
+            }
+        }
+        let mut answers = Vec::with_capacity(group.len());
+        {
+            let mut state = self.shared.lock();
+            state.log_bytes = self.segment.length();
+            for (pending, (duplicates, rejected, again)) in group.into_iter().zip(decided) {
+                let options = &self.shared.options;
+                let report = pending.report.as_ref();
+                let applied = state.apply(
+                    &pending.batch,
+                    report,
+                    pending.received,
+                    &duplicates,
+                    &rejected,
+                    (options.series_limit, options.instances),
+                );
+                answers.push((
+                    pending.answer,
+                    Appended {
+                        stored: applied.stored.iter().fold(0, |sum, count| sum.saturating_add(*count)),
+                        duplicates: applied.duplicates.saturating_add(again),
+                        rejected_future: rejected.future,
+                        rejected_old: rejected.old,
+                        rejected_limit: rejected.limit,
+                        rejected_profiles: rejected.profiles,
+                    },
+                ));
+            }
+        }
+        for (answer, appended) in answers {
+            let _ = answer.send(Ok(appended));
+        }
+    }
+
+    /// Turns to a new segment and a new head.
+    fn seal(&mut self) -> std::io::Result<()> {
+        let generation = {
+            let state = self.shared.lock();
+            if state.head.records == 0 {
+                return Ok(());
+            }
+            state.head.generation + 1
+        };
+        let segment = Segment::create(&self.segments, generation).inspect_err(|error| {
+            tracing::warn!(%error, "cannot start a segment of the log: the head grows on");
+        })?;
+        let old = std::mem::replace(&mut self.segment, segment);
+        {
+            let mut state = self.shared.lock();
+            let head = std::mem::replace(&mut state.head, Head::new(generation));
+            state.sealed_log_bytes += old.length();
+            state.log_bytes = self.segment.length();
+            state.seal(head);
+        }
+        (self.sealed)();
+        Ok(())
+    }
+}
+
+impl State {
+    /// Applies a record: rows, the duplicate window, the sender's account.
+    pub fn apply(
+        &mut self,
+        batch: &Batch,
+        report: Option<&Report>,
+        received: i64,
+        duplicates: &[u32],
+        rejected: &Rejected,
+        (series_limit, instances_limit): (usize, usize),
+    ) -> Applied {
+        let known = self.head.ids.len();
+        let applied = self.head.apply(batch, duplicates, received, series_limit);
+        for id in &self.head.ids[known..] {
+            self.window.insert(*id);
+        }
+        if let Some(report) = report {
+            self.instances.record(report, received, &applied.stored, rejected, instances_limit);
+        }
+        let stored = applied.stored.iter().fold(0_u64, |sum, count| sum.saturating_add(*count));
+        self.stored = self.stored.saturating_add(stored);
+        self.duplicates = self.duplicates.saturating_add(applied.duplicates);
+        self.overflowed = self.overflowed.saturating_add(applied.overflowed);
+        applied
+    }
+
+    /// Puts a head among the sealed ones.
+    pub fn seal(&mut self, head: Head) {
+        let sealed =
+            Sealed { generation: head.generation, view: head.view(), ids: head.ids, instances: self.instances.clone() };
+        self.sealed.push_back(Arc::new(sealed));
+    }
+
+    /// Whether memory holds as much as it may: the head is full twice over, or full
+    /// while others wait.
+    fn crowded(&self, bytes: usize, rows: usize) -> bool {
+        let waiting = self.sealed.len() >= SEALED_LIMIT;
+        let (head_bytes, head_rows) = (self.head.bytes(), self.head.rows.len());
+        (waiting && (head_bytes >= bytes || head_rows >= rows)) || head_bytes >= bytes * 2 || head_rows >= rows * 2
+    }
+}
+
+fn copy(error: &std::io::Error) -> std::io::Error {
+    match error.raw_os_error() {
+        Some(code) => std::io::Error::from_raw_os_error(code),
+        None => std::io::Error::new(error.kind(), error.to_string()),
+    }
+}
