@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
+mod bench;
 mod generate;
 mod tidy;
 
@@ -24,12 +25,15 @@ enum Chore {
     Tidy,
     /// Sends a seeded cluster's load to a server and prints what it must answer
     Generate(generate::Options),
+    /// Measures, writes docs/bench/*.json and generates docs/benchmarks.md
+    Bench(bench::Options),
 }
 
 fn main() -> Result<()> {
     match Arguments::parse().chore {
         Chore::Tidy => tidy::run(&repository()),
         Chore::Generate(options) => generate::run(&options),
+        Chore::Bench(options) => bench::run(&repository(), &options),
     }
 }
 

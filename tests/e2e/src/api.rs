@@ -139,6 +139,11 @@ pub fn unix_now() -> u64 {
     std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs()
 }
 
+/// The same with fractions.
+pub fn unix_now_seconds() -> f64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs_f64()
+}
+
 /// `taken - idle - stored - in flight - dropped` of an instance: 0.
 pub fn residual(instance: &Value) -> i64 {
     number(&instance["taken"])

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::machine::{self, wait_for};
 use crate::runner::Skip;
@@ -24,6 +24,22 @@ pub fn built(name: &str) -> Result<PathBuf, Skip> {
     });
     let path = out.join(name);
     if path.is_file() { Ok(path) } else { Err(Skip(format!("{name} could not be built (scripts/setup.sh test)"))) }
+}
+
+/// A configuration with which Envoy answers everything by itself.
+pub fn envoy_configuration(port: u16) -> String {
+    let manager = json!({
+        "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+        "stat_prefix": "test",
+        "route_config": {"virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [
+            {"match": {"prefix": "/"}, "direct_response": {"status": 200, "body": {"inline_string": "hello"}}}]}]},
+        "http_filters": [{"name": "envoy.filters.http.router",
+            "typed_config": {"@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"}}]
+    });
+    let filters = json!([{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]);
+    let address = json!({"socket_address": {"address": "127.0.0.1", "port_value": port}});
+    json!({"static_resources": {"listeners": [{"address": address, "filter_chains": [{"filters": filters}]}]}})
+        .to_string()
 }
 
 impl Target {

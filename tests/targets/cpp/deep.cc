@@ -1,5 +1,5 @@
 // Burns SECONDS of CPU below a recursion of 300 without frame pointers: twice the depth at
-// which other profilers cut a stack. usage: deep SECONDS [WARM_UP_SECONDS]
+// which other profilers cut a stack. usage: deep SECONDS [WARM_UP_SECONDS] [DEPTH]
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -40,7 +40,8 @@ int main(int argc, char **argv) {
     if (argc > 2) {
         usleep(useconds_t(atof(argv[2]) * 1e6));
     }
-    uint64_t check = dig(300, argc > 1 ? atof(argv[1]) : 5);
-    printf("{\"depth\":300,\"check\":%d}\n", int(check & 1));
+    int depth = argc > 3 ? atoi(argv[3]) : 300;
+    uint64_t check = dig(depth, argc > 1 ? atof(argv[1]) : 5);
+    printf("{\"depth\":%d,\"check\":%d}\n", depth, int(check & 1));
     return 0;
 }

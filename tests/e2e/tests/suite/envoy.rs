@@ -5,8 +5,10 @@ use std::collections::BTreeMap;
 use std::process::Command;
 use std::time::Duration;
 
+use everflame_tests::api::unix_now_seconds;
 use everflame_tests::judge::{Judge, address_of, reaches_root};
 use everflame_tests::machine::{cache, finish, free_port, need_program, need_root, output, wait_for};
+use everflame_tests::target::envoy_configuration;
 use everflame_tests::{Api, Everflame, Outcome, Skip, Target, graph};
 
 use super::runtimes::files_of;
@@ -22,7 +24,7 @@ pub fn whole_stacks_that_perf_agrees_with() -> Outcome {
     let up = Everflame::up(197);
     let (port, folder) = (free_port(), tempfile::tempdir().unwrap());
     let configuration = folder.path().join("envoy.json");
-    std::fs::write(&configuration, configuration_for(port)).unwrap();
+    std::fs::write(&configuration, envoy_configuration(port)).unwrap();
     let envoy = Target::spawn(Command::new(&binary).args([
         "-c",
         configuration.to_str().unwrap(),
@@ -39,7 +41,7 @@ pub fn whole_stacks_that_perf_agrees_with() -> Outcome {
     std::thread::sleep(Duration::from_secs(3));
 
     let judges: Vec<Judge> = files_of(pid).iter().map(|path| Judge::new(path)).collect();
-    let from = now();
+    let from = format!("{:.3}", unix_now_seconds());
     let recorded = folder.path().join("perf.data");
     let perf = finish(Command::new("perf").args([
         "record",
@@ -59,7 +61,7 @@ pub fn whole_stacks_that_perf_agrees_with() -> Outcome {
         "8",
     ]));
     assert!(perf.status.success(), "perf: {}", String::from_utf8_lossy(&perf.stderr));
-    let until = now();
+    let until = format!("{:.3}", unix_now_seconds());
     // The addresses are needed while it lives.
     let maps = std::fs::read_to_string(format!("/proc/{pid}/maps")).unwrap();
     drop(wrk);
@@ -91,11 +93,6 @@ pub fn whole_stacks_that_perf_agrees_with() -> Outcome {
     let ours = our_leaves(&graph);
     compare(&ours, &theirs);
     Ok(())
-}
-
-fn now() -> String {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
-    format!("{:.3}", now.as_secs_f64())
 }
 
 /// Where a user stack stands: a function of Envoy, or any place in another file.
@@ -174,22 +171,4 @@ fn compare(ours: &Leaves, theirs: &Leaves) {
         compared += 1;
     }
     assert!(compared >= 3, "only {compared} places to compare");
-}
-
-fn configuration_for(port: u16) -> String {
-    let manager = serde_json::json!({
-        "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
-        "stat_prefix": "test",
-        "route_config": {"virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [
-            {"match": {"prefix": "/"}, "direct_response": {"status": 200, "body": {"inline_string": "hello"}}}]}]},
-        "http_filters": [{"name": "envoy.filters.http.router",
-            "typed_config": {"@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"}}]
-    });
-    serde_json::json!({
-        "static_resources": {"listeners": [{
-            "address": {"socket_address": {"address": "127.0.0.1", "port_value": port}},
-            "filter_chains": [{"filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]}]
-        }]}
-    })
-    .to_string()
 }

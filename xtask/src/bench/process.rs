@@ -1,0 +1,105 @@
+//! What a process and its children use: CPU time, memory, BPF maps and programs.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+/// CPU seconds so far of a process and its living and waited-for children.
+pub fn cpu_seconds(pid: u32) -> f64 {
+    // Nanoseconds of the living threads; ended ones are in the coarser figures of `stat`.
+    let exact: f64 = family(pid).iter().flat_map(|&pid| tasks(pid)).sum::<u64>() as f64 / 1e9;
+    let coarse: f64 = family(pid).iter().map(|&pid| ticks(pid)).sum::<u64>() as f64 / 100.0;
+    exact.max(coarse)
+}
+
+/// Resident memory of a process and its children, in bytes: now, and at its highest.
+pub fn memory(pid: u32) -> (u64, u64) {
+    let read = |pid: u32, name: &str| -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or("0");
+        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap_or(0) * 1024
+    };
+    let sum = |name: &str| family(pid).iter().map(|&pid| read(pid, name)).sum();
+    (sum("VmRSS:"), sum("VmHWM:"))
+}
+
+/// Bytes of the BPF maps that a process holds.
+pub fn map_bytes(pid: u32) -> u64 {
+    let mut maps = BTreeMap::new();
+    for text in fdinfo(pid) {
+        let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<u64>().ok());
+        if let (Some(id), Some(bytes)) = (field("map_id:"), field("memlock:")) {
+            maps.insert(id, bytes);
+        }
+    }
+    maps.values().sum()
+}
+
+/// Nanoseconds and runs of the BPF programs that a process holds, those of the sampler and
+/// those of the others; needs `kernel.bpf_stats_enabled`.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Programs {
+    pub sampler_ns: u64,
+    pub sampler_runs: u64,
+    pub other_ns: u64,
+}
+
+/// Reads them.
+pub fn programs(pid: u32) -> Programs {
+    let held: Vec<u64> = fdinfo(pid)
+        .iter()
+        .filter_map(|text| text.lines().find_map(|line| line.strip_prefix("prog_id:")?.trim().parse().ok()))
+        .collect();
+    let output = std::process::Command::new("bpftool").args(["-j", "prog", "show"]).output();
+    let all: Value = output.ok().and_then(|output| serde_json::from_slice(&output.stdout).ok()).unwrap_or_default();
+    let mut sum = Programs::default();
+    for program in all.as_array().into_iter().flatten() {
+        let field = |name: &str| program[name].as_u64().unwrap_or(0);
+        if !held.contains(&field("id")) {
+            continue;
+        }
+        if program["type"] == "perf_event" {
+            sum.sampler_ns += field("run_time_ns");
+            sum.sampler_runs += field("run_cnt");
+        } else {
+            sum.other_ns += field("run_time_ns");
+        }
+    }
+    sum
+}
+
+/// A process and its children.
+fn family(pid: u32) -> Vec<u32> {
+    let mut family = vec![pid];
+    for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let Some(other) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
+        if stat(other).and_then(|fields| fields.get(1)?.parse::<u32>().ok()) == Some(pid) {
+            family.push(other);
+        }
+    }
+    family
+}
+
+/// The fields of `stat` after the name: state, parent, …
+fn stat(pid: u32) -> Option<Vec<String>> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    Some(text.rsplit_once(')')?.1.split_whitespace().map(str::to_owned).collect())
+}
+
+/// User, system, and those of waited-for children, in hundredths of a second.
+fn ticks(pid: u32) -> u64 {
+    stat(pid).map_or(0, |fields| fields.iter().skip(11).take(4).filter_map(|f| f.parse::<u64>().ok()).sum())
+}
+
+fn tasks(pid: u32) -> Vec<u64> {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    tasks
+        .filter_map(|task| std::fs::read_to_string(task.path().join("schedstat")).ok())
+        .filter_map(|text| text.split(' ').next()?.parse().ok())
+        .collect()
+}
+
+fn fdinfo(pid: u32) -> Vec<String> {
+    let entries = std::fs::read_dir(format!("/proc/{pid}/fdinfo")).into_iter().flatten().flatten();
+    entries.filter_map(|entry| std::fs::read_to_string(entry.path()).ok()).collect()
+}

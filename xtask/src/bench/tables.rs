@@ -1,0 +1,54 @@
+//! Unwind tables of the executables that matter: how long they take to build and how large
+//! they are.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use everflame_unwind::{Limits, convert};
+use serde_json::{Value, json};
+
+/// Converts each file three times and keeps the quickest.
+pub fn measure(repository: &Path) -> Result<Value> {
+    let mut figures = Vec::new();
+    for (name, path) in files(repository) {
+        let Ok(bytes) = std::fs::read(&path) else {
+            println!("tables: {name} is not on this machine");
+            continue;
+        };
+        let (mut best, mut table) = (f64::MAX, None);
+        for _ in 0..3 {
+            let start = Instant::now();
+            table =
+                Some(convert(&bytes, &Limits::default()).with_context(|| format!("converting {}", path.display()))?);
+            best = best.min(start.elapsed().as_secs_f64());
+        }
+        let Some(table) = table else { continue };
+        let stats = table.stats();
+        figures.push(json!({
+            "file": name,
+            "functions": stats.fdes,
+            "raw_rows": stats.raw_rows,
+            "rows": stats.rows,
+            "unsupported_rows": stats.unsupported_rows,
+            "bytes": table.bytes().len(),
+            "milliseconds": best * 1e3,
+        }));
+    }
+    Ok(Value::Array(figures))
+}
+
+fn files(repository: &Path) -> Vec<(&'static str, PathBuf)> {
+    let found = |pattern: &str| -> PathBuf {
+        let output =
+            std::process::Command::new("sh").args(["-c", &format!("ls -1 {pattern} 2>/dev/null | head -1")]).output();
+        output.map(|output| PathBuf::from(String::from_utf8_lossy(&output.stdout).trim())).unwrap_or_default()
+    };
+    vec![
+        ("envoy 1.40", repository.join("tests/.cache/envoy")),
+        ("libjvm", found("/usr/lib/jvm/*/lib/server/libjvm.so")),
+        ("node", found("/usr/bin/node")),
+        ("CPython", found("/usr/bin/python3")),
+        ("libc", found("/lib/x86_64-linux-gnu/libc.so.6")),
+    ]
+}
