@@ -141,8 +141,7 @@ impl TableWriter {
     }
 
     /// Ends the file and waits until it is on disk.
-    pub fn finish(mut self) -> io::Result<FileInfo> {
-        self.writer.finish().map_err(into_io)?;
+    pub fn finish(self) -> io::Result<FileInfo> {
         let checked = self.writer.into_inner().map_err(into_io)?;
         checked.file.sync_all()?;
         Ok(FileInfo { bytes: checked.bytes, crc32: checked.hasher.finalize() })
