@@ -41,6 +41,7 @@ export async function open(base) {
     timezoneId: "UTC",
   });
   const page = context.pages()[0] ?? (await context.newPage());
+  page.setDefaultTimeout(15_000);
   const problems = [];
   const requests = [];
   page.on("console", (message) => {

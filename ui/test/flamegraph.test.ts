@@ -1,11 +1,11 @@
 // The flame graph's arithmetic on trees small enough to add up by hand.
 
 import { describe, expect, it } from "vitest";
-import { graft } from "../src/flamegraph/graft";
+import { bring } from "../src/flamegraph/graft";
 import { childrenEnd, hit, layout, parentPlace, rows } from "../src/flamegraph/layout";
 import { fit, plain } from "../src/flamegraph/names";
 import { matcher, search } from "../src/flamegraph/search";
-import { detailRoot, elidedBelow, find, path } from "../src/flamegraph/tree";
+import { elidedBelow, find, path, type Tree } from "../src/flamegraph/tree";
 import { SMALL, tree } from "./trees";
 
 const test = (text: string, regex = false) => {
@@ -109,40 +109,60 @@ describe("tree", () => {
   });
 });
 
-describe("graft", () => {
+describe("what is fetched on zoom", () => {
   const coarse = tree(SMALL);
+  const adds = (t: Tree) => {
+    for (let i = 0; i < t.size; i += 1) {
+      let sum = t.self[i]! + t.elided[i]!;
+      for (let j = 0; j < t.size; j += 1) if (t.parent[j] === i) sum += t.total[j]!;
+      expect(sum).toBe(t.total[i]);
+      expect(t.parent[i]!).toBeLessThan(i);
+    }
+  };
+  const names = (t: Tree, node: number) => path(t, node).map((n) => t.names[t.name[n]!]);
 
-  it("puts the detail in the place of the coarse part and keeps every sum", () => {
+  it("takes the place of the coarse part and keeps every sum", () => {
     const detail = tree([
-      [-1, "b", 25, 0, "n5"],
-      [0, "new", 2, 0, "x1"],
-      [1, "a", 3, 0, "x2"],
+      [-1, "total", 0, 0, "n0"],
+      [0, "b", 25, 0, "n5"],
+      [1, "new", 2, 0, "x1"],
+      [2, "a", 3, 0, "x2"],
     ]);
-    const done = graft(coarse, 5, detail, detailRoot(detail, "n5"))!;
+    const done = bring(coarse, "n5", detail)!;
     expect(done.size).toBe(8);
     expect([...done.elided].every((n) => n === 0)).toBe(true);
-    expect(path(done, find(done, "x2")).map((n) => done.names[done.name[n]!])).toEqual(["total", "b", "new", "a"]);
-    for (let i = 0; i < done.size; i += 1) {
-      let sum = done.self[i]! + done.elided[i]!;
-      for (let j = 0; j < done.size; j += 1) if (done.parent[j] === i) sum += done.total[j]!;
-      expect(sum).toBe(done.total[i]);
-      expect(done.parent[i]!).toBeLessThan(i);
-    }
+    expect(names(done, find(done, "x2"))).toEqual(["total", "b", "new", "a"]);
+    adds(done);
   });
 
-  it("takes the whole path of an answer that has it", () => {
+  it("becomes a new branch where the coarse tree had left the node out", () => {
     const detail = tree([
-      [-1, "total", 0, 0, "r"],
-      [0, "b", 25, 0, "n5"],
-      [1, "new", 5, 0, "x1"],
+      [-1, "total", 0, 0, "n0"],
+      [0, "b", 0, 0, "n5"],
+      [1, "new", 1, 0, "x1"],
+      [2, "deep", 2, 1, "x2"],
     ]);
-    const done = graft(coarse, 5, detail, detailRoot(detail, "n5"))!;
-    expect(done.size).toBe(7);
-    expect(done.total[find(done, "x1")]).toBe(5);
+    const done = bring(coarse, "x2", detail)!;
+    expect(done.size).toBe(8);
+    expect(done.elided[find(done, "n5")]).toBe(1);
+    expect(done.elided[find(done, "x2")]).toBe(1);
+    expect(names(done, find(done, "x2"))).toEqual(["total", "b", "new", "deep"]);
+    adds(done);
   });
 
-  it("refuses a part that counts other samples", () => {
-    expect(graft(coarse, 5, tree([[-1, "b", 26, 5, "n5"]]), 0)).toBeNull();
+  it("is refused where it counts other samples, or more than was left out", () => {
+    const other = tree([
+      [-1, "total", 0, 0, "n0"],
+      [0, "b", 26, 5, "n5"],
+    ]);
+    expect(bring(coarse, "n5", other)).toBeNull();
+    const more = tree([
+      [-1, "total", 0, 0, "n0"],
+      [0, "b", 0, 0, "n5"],
+      [1, "new", 6, 0, "x1"],
+    ]);
+    expect(bring(coarse, "x1", more)).toBeNull();
+    expect(bring(coarse, "unknown", more)).toBeNull();
   });
 });
 

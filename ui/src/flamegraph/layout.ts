@@ -37,10 +37,7 @@ export function layout(tree: Tree): Layout {
     sorted[at] = i;
     next[parent[i]!] = at + 1;
   }
-  const larger = (a: number, b: number) => total[b]! - total[a]! || a - b;
-  for (let i = 0; i < size; i += 1) {
-    if (first[i + 1]! - first[i]! > 1) sorted.subarray(first[i]!, first[i + 1]!).sort(larger);
-  }
+  for (let i = 0; i < size; i += 1) sortByTotal(sorted, first[i]!, first[i + 1]!, total);
 
   const node = new Uint32Array(size);
   const place = new Uint32Array(size);
@@ -70,6 +67,21 @@ export function layout(tree: Tree): Layout {
     }
   }
   return { node, place, start, end, row: Uint32Array.from([...rows, size]), depth, child, children };
+}
+
+/** Sorts a run of siblings, the largest first, equal ones as they came. Most runs are short: insertion is fastest. */
+function sortByTotal(nodes: Uint32Array, low: number, high: number, total: Float64Array): void {
+  if (high - low > 32) {
+    nodes.subarray(low, high).sort((a, b) => total[b]! - total[a]! || a - b);
+    return;
+  }
+  for (let i = low + 1; i < high; i += 1) {
+    const node = nodes[i]!;
+    const size = total[node]!;
+    let at = i;
+    for (; at > low && total[nodes[at - 1]!]! < size; at -= 1) nodes[at] = nodes[at - 1]!;
+    nodes[at] = node;
+  }
 }
 
 /** How many rows there are. */

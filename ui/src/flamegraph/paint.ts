@@ -89,8 +89,6 @@ export class Painter {
       }
       this.dust(dustFrom, dustTo, y, ink.dust);
     }
-    this.outline(scene, scene.hover, scale, ink.line, 1);
-    this.outline(scene, scene.selected, scale, ink.line, 2);
     return drawn;
   }
 
@@ -107,10 +105,6 @@ export class Painter {
     context.fillRect(left, y, wide, ROW - 1);
     if (kind === "marker" && this.stripes) {
       context.fillStyle = this.stripes;
-      context.fillRect(left, y, wide, ROW - 1);
-    }
-    if (place === scene.hover) {
-      context.fillStyle = scene.dark ? "rgba(255,255,255,0.14)" : "rgba(255,255,255,0.4)";
       context.fillRect(left, y, wide, ROW - 1);
     }
     if (wide >= TEXT_FROM) {
@@ -157,22 +151,6 @@ export class Painter {
     this.context.fillRect(from, y, to - from, ROW - 1);
   }
 
-  private outline(scene: Scene, place: number, scale: number, colour: string, weight: number): void {
-    if (place < 0 || place >= scene.layout.start.length) return;
-    const left = Math.max(0, (scene.layout.start[place]! - scene.from) * scale);
-    const right = Math.min(scene.width, (scene.layout.end[place]! - scene.from) * scale);
-    if (right - left < 1) return;
-    const y = scene.layout.depth[place]! * ROW - scene.scroll;
-    this.context.strokeStyle = colour;
-    this.context.lineWidth = weight;
-    this.context.strokeRect(
-      left + weight / 2,
-      y + weight / 2,
-      Math.max(0, right - left - 1 - weight),
-      ROW - 1 - weight,
-    );
-  }
-
   private makeStripes(dark: boolean, colour: string): void {
     if (this.stripesDark === dark) return;
     this.stripesDark = dark;
@@ -189,6 +167,31 @@ export class Painter {
     pen.stroke();
     this.stripes = this.context.createPattern(tile, "repeat");
   }
+}
+
+/** Draws what follows the pointer and the keyboard, on a canvas above the picture, so that moving redraws no frame. */
+export function paintMarks(context: CanvasRenderingContext2D, scene: Scene, ratio: number): void {
+  context.setTransform(ratio, 0, 0, ratio, 0, 0);
+  context.clearRect(0, 0, scene.width, scene.height);
+  if (scene.until <= scene.from) return;
+  const scale = scene.width / (scene.until - scene.from);
+  const mark = (place: number, weight: number, fill: string | null) => {
+    if (place < 0 || place >= scene.layout.start.length) return;
+    const left = Math.max(0, (scene.layout.start[place]! - scene.from) * scale);
+    const right = Math.min(scene.width, (scene.layout.end[place]! - scene.from) * scale);
+    if (right - left < NARROWEST) return;
+    const y = scene.layout.depth[place]! * ROW - scene.scroll;
+    if (fill) {
+      context.fillStyle = fill;
+      context.fillRect(left, y, right - left, ROW - 1);
+    }
+    context.strokeStyle = inks(scene.dark).line;
+    context.lineWidth = weight;
+    const wide = Math.max(1, right - left - 1 - weight);
+    context.strokeRect(left + weight / 2, y + weight / 2, wide, ROW - 1 - weight);
+  };
+  mark(scene.hover, 1, scene.dark ? "rgba(255,255,255,0.12)" : "rgba(255,255,255,0.35)");
+  mark(scene.selected, 2, null);
 }
 
 /** Whether a kind is code, so that it belongs into the legend. */

@@ -9,11 +9,11 @@ import type { State, Store } from "../state";
 import { isDark, onThemeChange } from "../theme";
 import { card, sentence } from "./describe";
 import { kind as kindColour } from "./colours";
-import { graft } from "./graft";
+import { bring } from "./graft";
 import { plain } from "./names";
 import { isCode } from "./paint";
 import { SearchBox } from "./searchbox";
-import { detailRoot, elidedBelow, find, fromAnswer, path, type Tree } from "./tree";
+import { elidedBelow, find, fromAnswer, path, type Tree } from "./tree";
 import { View } from "./view";
 
 const GROUPS = [
@@ -70,7 +70,7 @@ export class FlamePanel {
       busy,
     );
     this.detailLoader = new Loader(
-      ({ detail, of, id }) => this.detailLoadedFor(detail, of, id),
+      ({ detail, of, id }) => this.detailLoaded(detail, of, id),
       (error) => this.say(`${error.message}`),
       busy,
     );
@@ -197,19 +197,14 @@ export class FlamePanel {
     }));
   }
 
-  private detailLoadedFor(detail: Tree, of: Tree, id: string): void {
+  private detailLoaded(detail: Tree, of: Tree, id: string): void {
     if (of !== this.tree) return;
-    const node = find(of, id);
-    const root = detailRoot(detail, id);
-    if (node < 0) {
-      if ((detail.total[root] ?? 0) === 0)
-        return this.say("The frame of this address is not in this selection: Esc shows all of it.");
-      return this.display({ ...detail });
-    }
-    const grafted = graft(of, node, detail, root);
-    if (grafted) {
+    const grown = bring(of, id, detail);
+    if (grown) {
       this.mismatches = 0;
-      this.display(grafted);
+      this.display(grown);
+    } else if (find(detail, id) < 0) {
+      this.say("The frame of this address is not in this selection: Esc shows all of it.");
     } else if (this.mismatches < 2) {
       // Samples arrived between the two answers: ask for the whole again, so that all figures belong together.
       this.mismatches += 1;

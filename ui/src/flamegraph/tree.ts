@@ -73,9 +73,3 @@ export function path(tree: Tree, node: number): number[] {
   for (let i = node; i >= 0; i = tree.parent[i]!) nodes.push(i);
   return nodes.reverse();
 }
-
-/** The node of an answer for `root=ID` that the id names: the answer's own root where it does not carry it. */
-export function detailRoot(detail: Tree, id: string): number {
-  const at = find(detail, id);
-  return at < 0 ? 0 : at;
-}

@@ -3,7 +3,7 @@
 import { h, style } from "../dom";
 import { isDark, onThemeChange } from "../theme";
 import { hit, layout, parentPlace, rows, type Layout } from "./layout";
-import { Painter, ROW } from "./paint";
+import { Painter, ROW, paintMarks, type Scene } from "./paint";
 import type { Found } from "./search";
 import { find, type Tree } from "./tree";
 
@@ -22,6 +22,8 @@ export class View {
   readonly element: HTMLElement;
   readonly canvas: HTMLCanvasElement;
   private readonly spacer = h("div", { class: "flame-spacer" });
+  private readonly marks = h("canvas", { class: "flame-marks", "aria-hidden": "true" });
+  private readonly marksContext: CanvasRenderingContext2D;
   private readonly painter: Painter;
   private tree: Tree | null = null;
   private layout: Layout | null = null;
@@ -33,6 +35,8 @@ export class View {
   private until = 0;
   private motion: { from: number; until: number; toFrom: number; toUntil: number; began: number } | null = null;
   private frame = 0;
+  /** Whether the picture itself must be drawn, not only its marks. */
+  private dirty = true;
   private pointed = 0;
 
   constructor(private readonly handlers: Handlers) {
@@ -45,17 +49,19 @@ export class View {
       "aria-keyshortcuts": "ArrowUp ArrowDown ArrowLeft ArrowRight Enter Escape",
       "aria-describedby": "flame-status",
     });
-    this.element = h("div", { class: "flame-scroll" }, this.spacer, this.canvas);
-    const context = this.canvas.getContext("2d", { alpha: true });
-    if (!context) throw new Error("this browser has no 2d canvas");
+    this.element = h("div", { class: "flame-scroll" }, this.spacer, this.canvas, this.marks);
+    const context = this.canvas.getContext("2d");
+    const marks = this.marks.getContext("2d");
+    if (!context || !marks) throw new Error("this browser has no 2d canvas");
     this.painter = new Painter(context);
+    this.marksContext = marks;
 
     this.element.addEventListener("scroll", () => this.draw(), { passive: true });
     this.canvas.addEventListener("pointermove", (event) => this.move(event));
     this.canvas.addEventListener("pointerleave", () => this.leave());
     this.canvas.addEventListener("click", (event) => this.click(event));
     this.canvas.addEventListener("keydown", (event) => this.key(event));
-    this.canvas.addEventListener("blur", () => this.draw());
+    this.canvas.addEventListener("blur", () => this.draw(true));
     new ResizeObserver(() => this.draw()).observe(this.element);
     onThemeChange(() => this.draw());
   }
@@ -111,7 +117,7 @@ export class View {
   select(node: number): void {
     this.selected = node < 0 || !this.layout ? -1 : this.layout.place[node]!;
     this.handlers.select(node);
-    this.draw();
+    this.draw(true);
   }
 
   /** Whether someone points at the picture right now, so that it should not change under the pointer. */
@@ -119,8 +125,9 @@ export class View {
     return this.hover >= 0 && performance.now() - this.pointed < 20_000;
   }
 
-  /** Draws with the next picture of the screen. */
-  draw(): void {
+  /** Draws with the next picture of the screen; `marksOnly` where just pointer or selection moved. */
+  draw(marksOnly = false): void {
+    this.dirty ||= !marksOnly;
     this.frame ||= requestAnimationFrame((now) => {
       this.frame = 0;
       this.render(now);
@@ -137,6 +144,10 @@ export class View {
       canvas.width = Math.round(width * ratio);
       canvas.height = Math.round(height * ratio);
       style(canvas, { width: `${width}px`, height: `${height}px` });
+      this.marks.width = canvas.width;
+      this.marks.height = canvas.height;
+      style(this.marks, { width: `${width}px`, height: `${height}px`, "margin-top": `-${height}px` });
+      this.dirty = true;
     }
     if (this.motion) {
       const { from, until, toFrom, toUntil, began } = this.motion;
@@ -147,25 +158,23 @@ export class View {
       if (passed >= 1) this.motion = null;
       else this.draw();
     }
-    const drawn = this.painter.paint(
-      {
-        tree,
-        layout: at,
-        found: this.found,
-        from: this.from,
-        until: this.until,
-        scroll: element.scrollTop,
-        width,
-        height,
-        dark: isDark(),
-        hover: this.hover,
-        selected: this.selected,
-        zoomRow: at.depth[this.zoomed] ?? 0,
-      },
-      ratio,
-    );
-    canvas.dataset["drawn"] = String(drawn);
-    canvas.dataset["ms"] = (performance.now() - now).toFixed(1);
+    const scene: Scene = {
+      tree,
+      layout: at,
+      found: this.found,
+      from: this.from,
+      until: this.until,
+      scroll: element.scrollTop,
+      width,
+      height,
+      dark: isDark(),
+      hover: this.hover,
+      selected: this.selected,
+      zoomRow: at.depth[this.zoomed] ?? 0,
+    };
+    if (this.dirty) canvas.dataset["drawn"] = String(this.painter.paint(scene, ratio));
+    this.dirty = this.motion !== null;
+    paintMarks(this.marksContext, scene, ratio);
   }
 
   private placeAt(event: PointerEvent | MouseEvent): number {
@@ -182,7 +191,7 @@ export class View {
     this.canvas.classList.toggle("over-frame", place >= 0);
     if (place !== this.hover) {
       this.hover = place;
-      this.draw();
+      this.draw(true);
     }
     this.handlers.hover(place < 0 ? -1 : this.layout!.node[place]!, event.clientX, event.clientY);
   }
@@ -190,7 +199,7 @@ export class View {
   private leave(): void {
     this.hover = -1;
     this.handlers.hover(-1, 0, 0);
-    this.draw();
+    this.draw(true);
   }
 
   private click(event: MouseEvent): void {
