@@ -14,7 +14,7 @@ export PATH := $(CURDIR)/.tools/bin:$(HOME)/.cargo/bin:$(PATH)
 export CLANG ?= $(firstword $(wildcard $(foreach v,21 20 19 18 17 16 15,/usr/bin/clang-$(v))) clang)
 CLANG_FORMAT ?= $(firstword $(wildcard $(subst clang-,clang-format-,$(CLANG))) clang-format)
 
-.PHONY: help build run test test-quick lint format bench clean setup
+.PHONY: help build run test test-quick lint format bench screenshot clean setup
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 22
@@ -48,7 +48,11 @@ run: build ## build, then sample this machine and show it at http://127.0.0.1:40
 	echo "open http://$(LISTEN) once the line 'everflame is ready' is printed; Ctrl-C ends it"; \
 	exec $(PROGRAM) up --listen $(LISTEN) --data $(DATA)
 
-test: build ## every test: units, then end to end on the real thing (root)
+tests/browser/node_modules/.complete: tests/browser/package.json tests/browser/package-lock.json
+	cd tests/browser && npm ci --no-audit --no-fund --loglevel=error
+	@touch $@
+
+test: build tests/browser/node_modules/.complete ## every test: units, then end to end on the real thing (root)
 	@scripts/setup.sh test
 	@scripts/test.sh
 
@@ -69,10 +73,13 @@ format: ## put Rust and C into the house's form
 	cargo fmt --all
 	$(CLANG_FORMAT) -i $$(find bpf tests/targets -name '*.[ch]' -o -name '*.cc')
 
+screenshot: build tests/browser/node_modules/.complete ## README's picture, from the browser test (root)
+	EVERFLAME_SCREENSHOT=$(CURDIR)/docs/screenshot.png cargo test --release --package everflame-tests --test end_to_end -- browser
+
 bench: build ## measure, write docs/bench/*.json, generate docs/benchmarks.md (root, about 15 minutes)
 	@scripts/setup.sh test
 	cargo xtask bench
 
 clean: ## remove what was built, not what was recorded
 	cargo clean
-	rm -rf ui/dist ui/node_modules tests/.cache .tools
+	rm -rf ui/dist ui/node_modules tests/browser/node_modules tests/.cache .tools

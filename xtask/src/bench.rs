@@ -13,7 +13,6 @@ mod process;
 mod report;
 mod server;
 mod tables;
-mod zoo;
 
 /// What to measure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

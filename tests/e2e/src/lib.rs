@@ -13,6 +13,7 @@ pub mod machine;
 pub mod runner;
 pub mod statistics;
 pub mod target;
+pub mod zoo;
 
 pub use api::Api;
 pub use everflame::Everflame;

@@ -6,11 +6,11 @@ use anyhow::Result;
 use everflame_tests::kernel::RunCounts;
 use everflame_tests::machine::{free_port, wait_for};
 use everflame_tests::target::built;
+use everflame_tests::zoo::Zoo;
 use everflame_tests::{Everflame, Target};
 use serde_json::{Value, json};
 
 use super::process;
-use super::zoo::Zoo;
 
 const SETTLE: Duration = Duration::from_secs(15);
 const WINDOW: Duration = Duration::from_secs(40);
@@ -21,7 +21,7 @@ pub fn measure() -> Result<Value> {
     let _counts = RunCounts::enable();
     let idle = cost(20);
     let zoo = Zoo::open(240);
-    println!("{} animals in the zoo", zoo.len());
+    println!("{} animals in the zoo", zoo.animals());
     std::thread::sleep(Duration::from_secs(5));
     let busy = cost(20);
     let start = start_up(20);

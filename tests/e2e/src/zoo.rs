@@ -5,9 +5,9 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use everflame_tests::machine::{cache, free_port, repository, wait_for};
-use everflame_tests::target::{built, envoy_configuration};
-use everflame_tests::{Api, Target};
+use crate::machine::{cache, free_port, repository, wait_for};
+use crate::target::{built, envoy_configuration};
+use crate::{Api, Target};
 
 /// Its animals; they end with it.
 #[derive(Debug)]
@@ -45,8 +45,8 @@ impl Zoo {
         Self { animals, _folder: folder }
     }
 
-    /// How many there are.
-    pub fn len(&self) -> usize {
+    /// How many animals there are.
+    pub fn animals(&self) -> usize {
         self.animals.len()
     }
 }
