@@ -15,7 +15,7 @@ use crate::web::error::ApiError;
 
 /// Appends that are decoded and written at the same time. Group commit makes several
 /// of them share one write to the disk.
-pub const INGEST_THREADS: usize = 8;
+pub const INGEST_THREADS: usize = 4;
 /// Requests that wait for one of those.
 pub const INGEST_WAITING: usize = 512;
 /// Queries that run at the same time.

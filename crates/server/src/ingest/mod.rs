@@ -18,6 +18,8 @@ use crate::{app::App, query::time, web::error::ApiError};
 
 /// Longest value of the header `everflame-report`.
 pub const MAX_REPORT_BYTES: usize = 16 << 10;
+/// Bytes of memory that one decoded request may take.
+pub const MAX_DECODED_BYTES: usize = 512 << 20;
 /// Most stages and reasons in a report.
 pub const MAX_REPORT_KEYS: usize = 64;
 
@@ -65,7 +67,8 @@ impl App {
         report: Option<&Report>,
     ) -> Result<ExportProfilesServiceResponse, ApiError> {
         let plain = body::decompress(bytes, encoding, self.config.max_request_bytes)?;
-        let decoded = otlp::decode_bytes(&plain, &otlp::Limits::default())
+        let limits = otlp::Limits { memory_bytes: MAX_DECODED_BYTES, ..otlp::Limits::default() };
+        let decoded = otlp::decode_bytes(&plain, &limits)
             .map_err(|e| ApiError::bad_request(format!("the body is not an OTLP profiles request: {e}")))?;
         drop(plain);
         let appended = self.store.append(&decoded.batch, report, time::now())?;
