@@ -18,7 +18,7 @@ import { SeriesPanel } from "./series";
 import { Store, TABS, type State, type Tab } from "./state";
 import { Summary } from "./summary";
 import { themeButton } from "./theme";
-import { resolve } from "./time";
+import { resolve, rfc3339, since } from "./time";
 import { TopPanel } from "./top";
 
 const TAB_NAMES: Record<Tab, string> = {
@@ -42,7 +42,9 @@ function busy(): (now: boolean) => void {
   };
 }
 
-const summary = new Summary();
+const summary = new Summary((from) =>
+  store.set({ from: follows(store.state) ? since(Date.now() / 1000 - from) : rfc3339(from) }),
+);
 const filter = new Filter(store);
 const range = new RangePicker(store, () => refresh());
 const help = helpDialog();
@@ -56,6 +58,7 @@ const series = new SeriesPanel(
   (chart, unit) => {
     samples = chart.samples;
     summary.show(chart, unit);
+    summary.late(chart);
   },
   busy(),
   refused,

@@ -32,6 +32,15 @@ export class Notices {
   empty(): HTMLElement {
     const { state } = this.store;
     if (this.nodes !== null && this.nodes.length === 0 && state.query === "") return this.noAgent();
+    const last = Math.max(0, ...(this.nodes ?? []).map((node) => unix(node.last_seen)));
+    const now = Date.now() / 1000;
+    if (state.query === "" && state.focus === "" && offset(state.until) === 0 && now - last < 30)
+      return h(
+        "div",
+        { class: "notice" },
+        h("h2", {}, "Waiting for the first samples"),
+        h("p", { class: "faint" }, "An agent is at work. This page looks again by itself every few seconds."),
+      );
     const actions: HTMLElement[] = [];
     if (state.query !== "")
       actions.push(
@@ -50,13 +59,12 @@ export class Notices {
       actions.push(
         h("button", { type: "button", onclick: () => this.store.set({ focus: "", zoom: "" }) }, "Show everything"),
       );
-    const last = Math.max(0, ...(this.nodes ?? []).map((node) => unix(node.last_seen)));
     return h(
       "div",
       { class: "notice" },
       h("h2", {}, state.query !== "" ? "No sample matches the filter" : "No samples in this range"),
       state.query !== "" && h("p", {}, h("code", {}, state.query)),
-      last > 0 && h("p", {}, `The newest report of an agent came ${ago(last, Date.now() / 1000)}.`),
+      last > 0 && h("p", {}, `The newest report of an agent came ${ago(last, now)}.`),
       h("p", { class: "notice-actions" }, ...actions),
     );
   }
@@ -71,7 +79,11 @@ export class Notices {
       h("p", {}, "Start one on each machine that you want to see. Nothing there needs to be changed or restarted."),
       h("pre", {}, h("code", {}, command)),
       own && h("p", {}, "On this machine alone, ", h("code", {}, "sudo everflame up"), " is server and agent in one."),
-      h("p", { class: "faint" }, "This page looks again by itself every few seconds."),
+      h(
+        "p",
+        { class: "faint" },
+        "If one was just started, its first samples come within seconds: this page looks again by itself.",
+      ),
     );
   }
 }

@@ -17,6 +17,11 @@ const PRESETS = [
 export function words(state: Readonly<State>): string {
   const preset = PRESETS.find(([from]) => from === state.from);
   if (preset && state.until === "now") return preset[1];
+  const back = /^now-(\d+)([smhdw])$/.exec(state.from);
+  if (back && state.until === "now") {
+    const unit = { s: "second", m: "minute", h: "hour", d: "day", w: "week" }[back[2]!] ?? "";
+    return back[1] === "1" ? `Last ${unit}` : `Last ${back[1]} ${unit}s`;
+  }
   const show = (time: string) => (offset(time) === null ? moment(resolve(time, 0)) : time);
   return `${show(state.from)} – ${show(state.until)}`;
 }

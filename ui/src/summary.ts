@@ -3,15 +3,18 @@
 import type { Complete } from "./api";
 import type { Chart } from "./buckets";
 import { fill, h } from "./dom";
+import { clock } from "./time";
 import { cores, count, percent, value } from "./format";
 
 export class Summary {
   readonly element = h("div", { class: "summary", role: "status", "aria-label": "Totals of the selection" });
   private readonly totals = h("span", { class: "summary-part" });
+  private readonly began = h("span", { class: "summary-part" });
   private readonly stacks = h("span", { class: "summary-part" });
 
-  constructor() {
-    this.element.append(this.totals, this.stacks);
+  /** `only` narrows the range to what begins at a time (Unix seconds). */
+  constructor(private readonly only: (from: number) => void) {
+    this.element.append(this.totals, this.stacks, this.began);
   }
 
   /** Totals over the range that the answer covers. */
@@ -29,6 +32,22 @@ export class Summary {
         : h("strong", {}, value(chart.value, unit)),
       unit === "seconds" && h("span", {}, `${value(chart.value, unit)} of CPU time`),
       h("span", { class: "faint" }, `${count(chart.samples)} samples`),
+    );
+  }
+
+  /** Where samples began late in the range, averages over all of it mislead: says so, and offers the part that has some. */
+  late(chart: Chart): void {
+    const at = chart.time.findIndex((_, i) => chart.lines.some((line) => line.rate[i]! > 0));
+    const first = Math.max(chart.from, chart.time[at] ?? chart.from);
+    const late = at > 0 && chart.until - first < (chart.until - chart.from) / 2;
+    fill(
+      this.began,
+      late &&
+        h(
+          "button",
+          { type: "button", class: "link", title: "Show only the part with samples", onclick: () => this.only(first) },
+          `samples since ${clock(first)}`,
+        ),
     );
   }
 

@@ -45,6 +45,19 @@ export function moment(seconds: number): string {
   return `${date.toLocaleDateString("en-GB", DAY)} ${date.toLocaleTimeString("en-GB", { ...CLOCK, second: "2-digit" })}`;
 }
 
+/** Time of day to the second, in the browser's time zone. */
+export function clock(seconds: number): string {
+  return new Date(seconds * 1000).toLocaleTimeString("en-GB", { ...CLOCK, second: "2-digit" });
+}
+
+/** The shortest round `now-…` that reaches back over a number of seconds. */
+export function since(seconds: number): string {
+  const round = [60, 120, 300, 600, 900, 1800, 3600, 10800, 21600, 43200, 86400, 172800, 604800];
+  const back = round.find((candidate) => candidate >= seconds) ?? Math.ceil(seconds / 86400) * 86400;
+  if (back % 86400 === 0) return `now-${back / 86400}d`;
+  return back % 3600 === 0 ? `now-${back / 3600}h` : `now-${back / 60}m`;
+}
+
 /** Value of a `datetime-local` field for a time, in the browser's time zone. */
 export function local(seconds: number): string {
   const date = new Date(seconds * 1000);

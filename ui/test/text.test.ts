@@ -55,6 +55,9 @@ describe("time", () => {
     expect(time.rfc3339(600.25)).toBe("1970-01-01T00:10:00.250Z");
     expect(time.step(900, 180)).toBe(5);
     expect(time.step(86400, 200)).toBe(600);
+    expect(time.since(42)).toBe("now-1m");
+    expect(time.since(4000)).toBe("now-3h");
+    expect(time.since(86400 * 9)).toBe("now-9d");
     expect(time.step(0, 200)).toBe(1);
     expect(time.step(86400 * 700, 200)).toBe(345600);
   });

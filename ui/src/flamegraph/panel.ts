@@ -137,6 +137,8 @@ export class FlamePanel {
     this.tree = tree;
     this.below = elidedBelow(tree);
     this.view.show(tree, this.store.state.zoom);
+    this.tip.hidden = true;
+    this.describe(this.view.selectedNode());
     const total = tree.total[0] ?? 0;
     this.view.canvas.setAttribute(
       "aria-label",

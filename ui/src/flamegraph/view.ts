@@ -2,7 +2,7 @@
 
 import { h, style } from "../dom";
 import { isDark, onThemeChange } from "../theme";
-import { hit, layout, parentPlace, rows, type Layout } from "./layout";
+import { childrenEnd, hit, layout, parentPlace, rows, type Layout } from "./layout";
 import { Painter, ROW, paintMarks, type Scene } from "./paint";
 import type { Found } from "./search";
 import { find, type Tree } from "./tree";
@@ -29,6 +29,7 @@ export class View {
   private layout: Layout | null = null;
   private found: Found | null = null;
   private zoomed = 0;
+  private zoomedId = "";
   private selected = -1;
   private hover = -1;
   private from = 0;
@@ -93,7 +94,11 @@ export class View {
     const { layout: at } = this;
     if (!at || at.start.length === 0) return this.draw();
     const place = at.place[node] ?? 0;
+    const id = this.tree?.id[node] ?? "";
+    const same = id === this.zoomedId;
+    if (same && moving && place === this.zoomed) return;
     this.zoomed = place;
+    this.zoomedId = id;
     const toFrom = at.start[place]!;
     const toUntil = at.end[place]!;
     if (moving && !matchMedia("(prefers-reduced-motion: reduce)").matches) {
@@ -105,6 +110,7 @@ export class View {
     }
     const top = at.depth[place]! * ROW;
     const { scrollTop, clientHeight } = this.element;
+    if (same) return this.draw();
     if (top < scrollTop || top > scrollTop + clientHeight * 0.4) this.element.scrollTop = Math.max(0, top - 3 * ROW);
     this.draw();
   }
@@ -182,7 +188,12 @@ export class View {
     const box = this.canvas.getBoundingClientRect();
     const row = Math.floor((event.clientY - box.top + this.element.scrollTop) / ROW);
     const x = this.from + ((event.clientX - box.left) / box.width) * (this.until - this.from);
-    return hit(this.layout, row, x);
+    const place = hit(this.layout, row, x);
+    if (place >= 0 || !this.tree) return place;
+    // The hatched part stands for what was left out below the frame above it.
+    const above = hit(this.layout, row - 1, x);
+    const missing = above < 0 ? 0 : this.tree.elided[this.layout.node[above]!]!;
+    return missing > 0 && x < childrenEnd(this.layout, above) + missing ? above : -1;
   }
 
   private move(event: PointerEvent): void {
