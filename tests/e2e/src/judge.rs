@@ -118,3 +118,29 @@ pub fn reaches_root(path: &graph::Path, judges: &[Judge]) -> bool {
         judges.iter().filter(|judge| judge.name == module).any(|judge| judge.is_root(address))
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_c_library_has_few_ends_of_stacks_and_clone_is_one() {
+        let path = Path::new("/lib/x86_64-linux-gnu/libc.so.6");
+        if !path.is_file() {
+            return;
+        }
+        let judge = Judge::new(path);
+        let bytes = std::fs::read(path).unwrap();
+        let file = object::File::parse(&*bytes).unwrap();
+        let symbol = |name: &str| {
+            let found = file.dynamic_symbols().find(|symbol| object::ObjectSymbol::name(symbol) == Ok(name));
+            object::ObjectSymbol::address(&found.unwrap())
+        };
+        // The new thread's part of clone has unwind data of its own, a little behind its start.
+        let clone = symbol("clone");
+        assert!(judge.roots.range(clone..clone + 128).count() == 1, "{:x?}", judge.roots);
+        assert!(!judge.is_root(symbol("printf")));
+        assert!(judge.roots.len() < 20, "{} roots", judge.roots.len());
+        assert_eq!(address_of("libc.so.6+0x1a2b"), Some(("libc.so.6", 0x1a2b)));
+    }
+}

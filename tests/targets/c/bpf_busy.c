@@ -32,7 +32,8 @@ int main(int argc, char **argv) {
         update.map_fd = (uint32_t)map;
         update.key = (uint64_t)&key;
         update.value = (uint64_t)value;
-        if (bpf(BPF_MAP_UPDATE_ELEM, &update) == 0) updates++;
+        if (bpf(BPF_MAP_UPDATE_ELEM, &update) == 0)
+            updates++;
     }
     printf("{\"updates\":%ld}\n", updates);
     return 0;
