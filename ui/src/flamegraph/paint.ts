@@ -179,7 +179,8 @@ export function paintMarks(context: CanvasRenderingContext2D, scene: Scene, rati
     if (place < 0 || place >= scene.layout.start.length) return;
     const left = Math.max(0, (scene.layout.start[place]! - scene.from) * scale);
     const right = Math.min(scene.width, (scene.layout.end[place]! - scene.from) * scale);
-    if (right - left < NARROWEST) return;
+    // Outside the picture; a frame too narrow to see is still marked, so that the keyboard does not get lost.
+    if (right < 0 || left > scene.width) return;
     const y = scene.layout.depth[place]! * ROW - scene.scroll;
     if (fill) {
       context.fillStyle = fill;
@@ -187,7 +188,7 @@ export function paintMarks(context: CanvasRenderingContext2D, scene: Scene, rati
     }
     context.strokeStyle = inks(scene.dark).line;
     context.lineWidth = weight;
-    const wide = Math.max(1, right - left - 1 - weight);
+    const wide = Math.max(2, right - left - 1 - weight);
     context.strokeRect(left + weight / 2, y + weight / 2, wide, ROW - 1 - weight);
   };
   mark(scene.hover, 1, scene.dark ? "rgba(255,255,255,0.12)" : "rgba(255,255,255,0.35)");

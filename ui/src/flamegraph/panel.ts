@@ -5,6 +5,7 @@ import { fill, h, options, style } from "../dom";
 import { count, percent, value } from "../format";
 import { Loader } from "../loader";
 import { failure, type Notices } from "../notice";
+import { narrow } from "../selector";
 import type { State, Store } from "../state";
 import { isDark, onThemeChange } from "../theme";
 import { card, sentence } from "./describe";
@@ -13,7 +14,7 @@ import { bring } from "./graft";
 import { plain } from "./names";
 import { isCode } from "./paint";
 import { SearchBox } from "./searchbox";
-import { elidedBelow, find, fromAnswer, path, type Tree } from "./tree";
+import { elidedBelow, find, fromAnswer, NONE, path, type Tree } from "./tree";
 import { View } from "./view";
 
 const GROUPS = [
@@ -328,9 +329,14 @@ export class FlamePanel {
     this.say(sentence(tree, node));
     const name = tree.names[tree.name[node]!] ?? "";
     const kind = tree.kinds[tree.kind[node]!] ?? "";
-    if (kind === "root" || kind === "marker" || kind === "label") return fill(this.actions);
     const action = (text: string, title: string, act: () => void) =>
       h("button", { type: "button", class: "small", title, onclick: act }, text);
+    if (kind === "label")
+      return fill(
+        this.actions,
+        action("only this", `Filter by ${name}`, () => this.only(node)),
+      );
+    if (kind === "root" || kind === "marker") return fill(this.actions);
     fill(
       this.actions,
       action("callers", `Who calls ${name}`, () => this.store.set({ focus: name, invert: true, zoom: "" })),
@@ -338,6 +344,14 @@ export class FlamePanel {
       action("find all", `Highlight every ${name}`, () => this.store.set({ search: `"${name}"`, regex: false })),
       navigator.clipboard ? action("copy", "Copy the name", () => void navigator.clipboard.writeText(name)) : null,
     );
+  }
+
+  /** Filters by the label value that a node of the first levels stands for. */
+  private only(node: number): void {
+    const { state } = this.store;
+    const label = state.group.split(",")[path(this.tree!, node).length - 2];
+    const name = this.tree!.names[this.tree!.name[node]!]!;
+    if (label) this.store.set({ query: narrow(state.query, label, name === NONE ? "" : name), zoom: "" });
   }
 
   private say(text: string): void {

@@ -27,6 +27,9 @@ export interface Tree {
   readonly unit: string;
 }
 
+/** What stands for a missing label. */
+export const NONE = "(none)";
+
 /** Reads an answer of the server. */
 export function fromAnswer(answer: FlameGraph): Tree {
   const { nodes } = answer;
@@ -44,7 +47,7 @@ export function fromAnswer(answer: FlameGraph): Tree {
     totalValue: Float64Array.from(nodes.total_value),
     elided: Float64Array.from(nodes.elided),
     id: (nodes.id ?? []).map(String),
-    names: answer.names,
+    names: answer.names.map((name) => name || NONE),
     files: answer.files,
     mappings: answer.mappings,
     kinds: answer.kinds,

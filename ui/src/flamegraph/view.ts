@@ -50,7 +50,8 @@ export class View {
       "aria-keyshortcuts": "ArrowUp ArrowDown ArrowLeft ArrowRight Enter Escape",
       "aria-describedby": "flame-status",
     });
-    this.element = h("div", { class: "flame-scroll" }, this.spacer, this.canvas, this.marks);
+    this.spacer.append(this.canvas, this.marks);
+    this.element = h("div", { class: "flame-scroll" }, this.spacer);
     const context = this.canvas.getContext("2d");
     const marks = this.marks.getContext("2d");
     if (!context || !marks) throw new Error("this browser has no 2d canvas");
