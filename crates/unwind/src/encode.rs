@@ -6,6 +6,7 @@ use crate::layout::{
     TABLE_MAGIC,
 };
 use crate::limits::{Limits, MAX_RULES};
+use crate::sequences::{self, Code, Coded};
 use crate::table::Stats;
 
 const END_OF_BLOCK: u16 = DELTA_ADVANCE as u16;
@@ -19,10 +20,13 @@ pub(crate) fn encode(
     stats: &mut Stats,
 ) -> Result<Vec<u8>, Error> {
     let (order, numbers) = by_frequency(rows, rules.list());
-    let direct = order.len().min(usize::from(CODE_ESCAPE));
+    let numbered: Vec<FlatRow> =
+        rows.iter().map(|row| FlatRow { pc: row.pc, rule: u32::from(numbers[row.rule as usize]) }).collect();
+    let Coded { sequences, items } = sequences::code(&numbered);
+    let direct = order.len().min(usize::from(CODE_ESCAPE) - sequences.len());
     let mut blocks = Blocks::new(direct);
-    for row in rows {
-        blocks.push(row.pc, numbers[row.rule as usize]);
+    for (pc, code) in items {
+        blocks.push(pc, code);
     }
     let blocks = blocks.finish();
 
@@ -31,7 +35,8 @@ pub(crate) fn encode(
     let directory_at = 1;
     let blocks_at = directory_at + pages.div_ceil(PAGES_PER_ELEMENT);
     let rules_at = blocks_at + blocks.len();
-    let elements = rules_at + order.len().div_ceil(RULES_PER_ELEMENT);
+    let sequences_at = rules_at + order.len().div_ceil(RULES_PER_ELEMENT);
+    let elements = sequences_at + sequences.len();
     if elements > limits.max_elements as usize {
         return Err(Error::Limit {
             what: "table elements",
@@ -50,7 +55,9 @@ pub(crate) fn encode(
         rules: rules_at as u32,
         rule_count: order.len() as u32,
         direct_rules: direct as u32,
-        ..Header::default()
+        sequences: sequences_at as u32,
+        sequence_count: sequences.len() as u32,
+        reserved: [0; 2],
     };
     let mut bytes = Vec::with_capacity(elements * ELEMENT_SIZE);
     bytes.extend_from_slice(&header.to_bytes());
@@ -65,7 +72,15 @@ pub(crate) fn encode(
     for rule in &order {
         bytes.extend_from_slice(&rule.to_bytes());
     }
-    bytes.resize(elements * ELEMENT_SIZE, 0);
+    bytes.resize(sequences_at * ELEMENT_SIZE, 0);
+    for (sequence, at) in sequences.iter().zip(sequences_at + 1..) {
+        for (offset, rule) in sequence {
+            bytes.extend_from_slice(&offset.to_le_bytes());
+            bytes.extend_from_slice(&rule.to_le_bytes());
+        }
+        bytes.resize(at * ELEMENT_SIZE, 0);
+    }
+    stats.sequences = sequences.len() as u64;
     stats.rows = rows.len() as u64;
     stats.rules = order.len() as u64;
     stats.blocks = blocks.len() as u64;
@@ -112,10 +127,13 @@ impl Blocks {
         Self { done: Vec::new(), used: BLOCK_PAIRS, at: 0, direct: direct as u16 }
     }
 
-    fn push(&mut self, pc: u32, rule: u16) {
+    fn push(&mut self, pc: u32, code: Code) {
+        let (escaped, code) = match code {
+            Code::Rule(rule) => (rule >= self.direct, rule),
+            Code::Sequence(index) => (false, self.direct + u16::from(index)),
+        };
         let delta = pc - self.at;
         let (steps, rest) = (delta >> 8, delta as u8);
-        let escaped = rule >= self.direct;
         let far = delta >= u32::from(DELTA_ADVANCE);
         // A delta that no pairs can spell begins a block, and so does one that does not fit any more.
         let spelt = !far || (rest != DELTA_ADVANCE && steps <= 255);
@@ -130,9 +148,9 @@ impl Blocks {
         self.at = pc;
         if escaped {
             self.pair(delta, CODE_ESCAPE);
-            self.word(rule);
+            self.word(code);
         } else {
-            self.pair(delta, rule as u8);
+            self.pair(delta, code as u8);
         }
     }
 
@@ -167,5 +185,71 @@ fn directory(blocks: &[Block], pages: usize, out: &mut Vec<u8>) {
         }
         out.extend_from_slice(&(first as u32).to_le_bytes());
         out.extend_from_slice(&(last as u32).to_le_bytes());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::layout::cfa;
+    use crate::table::Table;
+    use proptest::prelude::*;
+
+    /// Few forms, so that sequences are learnt, with noise of all sizes between them.
+    fn rows() -> impl Strategy<Value = Vec<(u32, u32)>> {
+        let gap = prop_oneof![6 => 1u32..20, 2 => 250u32..260, 1 => 500u32..520, 1 => 60_000u32..70_000];
+        let rule = prop_oneof![8 => 0u32..6, 1 => 0u32..400];
+        let noise = prop::collection::vec((gap, rule), 0..40).boxed();
+        let form = prop_oneof![
+            Just(vec![(1, 1), (3, 2), (9, 3)]),
+            Just(vec![(1, 1), (2, 4), (2, 5), (300, 1)]),
+            Just(vec![(4, 0), (1, 1)]),
+        ];
+        prop::collection::vec(prop_oneof![4 => form.boxed(), 1 => noise], 0..600).prop_map(|parts| parts.concat())
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn every_byte_of_every_row_is_found_again(parts in rows(), base in prop_oneof![Just(0u64), Just(u64::MAX - 0xffff_ffff)]) {
+            let mut rules = Rules::default();
+            let mut flat: Vec<FlatRow> = Vec::new();
+            let mut pc = 0;
+            for (gap, rule) in parts {
+                pc += gap;
+                let rule = rules.number(Rule::of(cfa::SP, 8 + rule as i32));
+                flat.push(FlatRow { pc, rule });
+            }
+            let mut stats = Stats::default();
+            let bytes = encode(base, &flat, &rules, &Limits::default(), &mut stats).expect("it is small");
+            let table = Table::new(bytes, stats);
+            for (at, row) in flat.iter().enumerate() {
+                let end = flat.get(at + 1).map_or(row.pc + 1, |next| next.pc);
+                for pc in [row.pc, row.pc + (end - row.pc) / 2, end - 1] {
+                    prop_assert_eq!(table.lookup(base + u64::from(pc)), rules.list()[row.rule as usize], "{:#x}", pc);
+                }
+            }
+            if let Some(first) = flat.first() {
+                prop_assert_eq!(table.lookup((base + u64::from(first.pc)).wrapping_sub(1)), Rule::NONE);
+            }
+        }
+    }
+
+    #[test]
+    fn repeated_forms_become_sequences_and_take_less() {
+        let mut rules = Rules::default();
+        let numbers: Vec<u32> = (0..4).map(|i| rules.number(Rule::of(cfa::SP, 8 * i))).collect();
+        let mut flat = Vec::new();
+        for function in 0..5000u32 {
+            let start = function * 40 + function % 7;
+            for (offset, rule) in [(0, 0), (1, 1), (4, 2), (20, 3)] {
+                flat.push(FlatRow { pc: start + offset, rule: numbers[rule] });
+            }
+        }
+        let mut stats = Stats::default();
+        let bytes = encode(0, &flat, &rules, &Limits::default(), &mut stats).expect("it is small");
+        assert!(stats.sequences > 0);
+        assert!(bytes.len() < flat.len(), "{} bytes for {} rows", bytes.len(), flat.len());
     }
 }

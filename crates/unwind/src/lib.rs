@@ -21,6 +21,7 @@ mod limits;
 mod pclntab;
 mod reader;
 mod sections;
+mod sequences;
 mod table;
 
 pub use error::Error;
