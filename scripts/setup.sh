@@ -36,6 +36,13 @@ root() {
 }
 
 # ---- packages of the distribution -------------------------------------------------------
+# The lists of packages, fetched once and only when something has to be looked up.
+refresh() {
+    [ $updated = 0 ] && have apt-get || return 0
+    updated=1
+    root apt-get update -qq >/dev/null || say "apt-get update failed: going on with the lists that are there"
+}
+
 # Newest clang that the distribution offers, 15 or later (older ones lack BTF features
 # that the kernel programs use). An installed one is taken first.
 clang_package() {
@@ -43,6 +50,7 @@ clang_package() {
     for version in 21 20 19 18 17 16 15; do
         have "clang-$version" && { echo "clang-$version llvm-$version"; return; }
     done
+    refresh
     for version in 19 18 17 16 15; do
         apt-cache show "clang-$version" >/dev/null 2>&1 && { echo "clang-$version llvm-$version"; return; }
     done
@@ -62,12 +70,9 @@ install_packages() {
         return 0
     fi
     say "installing ${missing[*]}"
-    if [ $updated = 0 ]; then
-        root apt-get update -qq || true
-        updated=1
-    fi
+    refresh
     if ! root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null; then
-        cannot "install ${missing[*]}: run as root (or with sudo): apt-get install ${missing[*]}"
+        cannot "install ${missing[*]}: run as root: apt-get install ${missing[*]}"
     fi
 }
 
@@ -77,6 +82,7 @@ rust() {
     local wanted
     wanted=$(sed -n 's/^channel = "\(.*\)"/\1/p' rust-toolchain.toml)
     if ! have cargo; then
+        refresh
         apt-cache show rustup >/dev/null 2>&1 && install_packages rustup
     fi
     if ! have cargo && ! have rustup; then
@@ -152,7 +158,7 @@ targets() {
     if [ "${go_major:-0}" -lt 18 ]; then install_packages golang-go; fi
 }
 
-build=(make gcc g++ libc6-dev libelf-dev zlib1g-dev pkg-config ca-certificates)
+build=(git make gcc g++ libc6-dev libelf-dev zlib1g-dev pkg-config ca-certificates)
 lint=()
 test=(musl-tools linux-perf wrk chromium curl jq binutils bpftool python3-venv util-linux procps)
 
