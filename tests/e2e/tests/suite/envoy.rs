@@ -62,8 +62,6 @@ pub fn whole_stacks_that_perf_agrees_with() -> Outcome {
     ]));
     assert!(perf.status.success(), "perf: {}", String::from_utf8_lossy(&perf.stderr));
     let until = format!("{:.3}", unix_now_seconds());
-    // The addresses are needed while it lives.
-    let maps = std::fs::read_to_string(format!("/proc/{pid}/maps")).unwrap();
     drop(wrk);
     let query = format!("{{pid=\"{pid}\"}}");
     up.api().settle(&query, Duration::from_secs(4));
@@ -89,7 +87,7 @@ pub fn whole_stacks_that_perf_agrees_with() -> Outcome {
         }
     }
 
-    let theirs = perf_leaves(&recorded, &maps, own);
+    let theirs = perf_leaves(&recorded, own);
     let ours = our_leaves(&graph);
     compare(&ours, &theirs);
     Ok(())
@@ -109,8 +107,8 @@ fn our_leaves(graph: &graph::Graph) -> Leaves {
     leaves
 }
 
-/// The innermost user frame of every sample of perf's.
-fn perf_leaves(recorded: &std::path::Path, maps: &str, envoy: &Judge) -> Leaves {
+/// The innermost user frame of every sample of perf's, which gives offsets in the file.
+fn perf_leaves(recorded: &std::path::Path, envoy: &Judge) -> Leaves {
     let text = output(Command::new("perf").args([
         "script",
         "--no-inline",
@@ -129,7 +127,7 @@ fn perf_leaves(recorded: &std::path::Path, maps: &str, envoy: &Judge) -> Leaves 
         let dso = line.rsplit('(').next().unwrap().trim_end_matches(')');
         let file = dso.rsplit('/').next().unwrap();
         let key = if file == "envoy" {
-            let address = envoy.address(file_offset(maps, ip).expect("perf's address is in a mapping"));
+            let address = envoy.address(ip);
             let start = address.and_then(|address| envoy.function(address)).expect("in a function of Envoy");
             format!("envoy+0x{start:x}")
         } else {
@@ -138,17 +136,6 @@ fn perf_leaves(recorded: &std::path::Path, maps: &str, envoy: &Judge) -> Leaves 
         *leaves.entry(key).or_default() += 1;
     }
     leaves
-}
-
-fn file_offset(maps: &str, address: u64) -> Option<u64> {
-    maps.lines().find_map(|line| {
-        let mut fields = line.split_whitespace();
-        let (start, end) = fields.next()?.split_once('-')?;
-        let offset = fields.nth(1)?;
-        let hex = |text| u64::from_str_radix(text, 16).ok();
-        let (start, end) = (hex(start)?, hex(end)?);
-        (start..end).contains(&address).then(|| address - start + hex(offset).unwrap_or(0))
-    })
 }
 
 /// Shares of every place that has 2 % or more on either side agree within four standard
