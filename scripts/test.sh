@@ -18,9 +18,13 @@ read -r passed failed skipped < <(awk '/^test result:/ { p += $4; f += $6; s += 
 
 if [ -d ui/node_modules ]; then
     page=$(cd ui && npx vitest run --reporter=json 2>"$log") || { broken=1 && cat "$log"; }
-    read -r p f s < <(jq -r '"\(.numPassedTests) \(.numFailedTests) \(.numPendingTests)"' <<<"$page" 2>/dev/null || echo 0 0 0)
+    read -r p f s < <(node -e '
+        const r = JSON.parse(require("fs").readFileSync(0, "utf8"));
+        const failed = r.testResults.flatMap((t) => t.assertionResults).filter((t) => t.status === "failed");
+        for (const t of failed) console.error(t.fullName, ...t.failureMessages);
+        console.log(r.numPassedTests, r.numFailedTests, r.numPendingTests);
+    ' <<<"$page" || echo 0 1 0)
     echo "page: $p passed; $f failed; $s skipped"
-    [ "$f" = 0 ] || jq -r '.testResults[].assertionResults[] | select(.status == "failed") | .fullName, .failureMessages[]' <<<"$page"
     passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s))
 else
     echo "page: skipped, ui/node_modules is missing (make build)"
