@@ -9,11 +9,14 @@ int main(int argc, char **argv) {
         short_life();
         return 0;
     }
+    char own[4096] = {0};
+    if (readlink("/proc/self/exe", own, sizeof own - 1) < 0)
+        return 1;
     int count = (int)argument(argc, argv, 1, 100), failed = 0;
     for (int i = 0; i < count && i < 100000; i++) {
         pid_t child = fork();
         if (child == 0) {
-            execl("/proc/self/exe", "storm", "--child", (char *)NULL);
+            execl(own, own, "--child", (char *)NULL);
             _exit(127);
         }
         int status = 0;
