@@ -7,7 +7,7 @@ use everflame_store::Store;
 use crate::{
     Config,
     ingest::body::Budget,
-    lane::{INGEST_THREADS, INGEST_WAITING, Lane, QUERY_THREADS, QUERY_WAITING},
+    lane::{INGEST_THREADS, INGEST_WAITING, Lane, QUERY_WAITING, query_threads},
     symbols::Symbols,
     web::{error::ApiError, guard::Guard, metrics::Metrics},
 };
@@ -44,7 +44,7 @@ impl App {
             symbols,
             budget: Budget::default(),
             ingest_lane: Lane::new("ingest", INGEST_THREADS, INGEST_WAITING),
-            query_lane: Lane::new("queries", QUERY_THREADS, QUERY_WAITING),
+            query_lane: Lane::new("queries", query_threads(), QUERY_WAITING),
             probe_lane: Lane::new("probes", 1, QUERY_WAITING),
             metrics: Metrics::default(),
         }

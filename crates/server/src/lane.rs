@@ -18,8 +18,9 @@ use crate::web::error::ApiError;
 pub const INGEST_THREADS: usize = 4;
 /// Requests that wait for one of those.
 pub const INGEST_WAITING: usize = 512;
-/// Queries that run at the same time.
-pub const QUERY_THREADS: usize = 4;
+/// Queries that run at the same time: as many as there are CPUs, but no more than
+/// these, since each may hold a whole cluster's stacks.
+pub const MAX_QUERY_THREADS: usize = 8;
 /// Queries that wait for one of those.
 pub const QUERY_WAITING: usize = 64;
 /// How long a request waits for a thread.
@@ -43,6 +44,11 @@ impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
+}
+
+/// Threads for queries on this machine.
+pub fn query_threads() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from).min(MAX_QUERY_THREADS)
 }
 
 impl Lane {
@@ -82,5 +88,58 @@ impl Lane {
     fn busy(&self) -> ApiError {
         self.refused.fetch_add(1, Ordering::Relaxed);
         ApiError::busy(format!("too many requests wait for {}: try again in a second", self.what))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_full_lane_says_so_and_recovers() {
+        let lane = Arc::new(Lane::new("tests", 1, 2));
+        let (release, blocked) = mpsc::channel::<()>();
+        let (started, running) = tokio::sync::oneshot::channel();
+        let first = tokio::spawn({
+            let lane = lane.clone();
+            async move {
+                let work = move || {
+                    let _ = started.send(());
+                    let _ = blocked.recv();
+                    Ok(())
+                };
+                lane.run(work).await
+            }
+        });
+        running.await.expect("the thread is taken");
+        let waiting: Vec<_> = (0..2)
+            .map(|n| {
+                tokio::spawn({
+                    let lane = lane.clone();
+                    async move { lane.run(move || Ok(n)).await }
+                })
+            })
+            .collect();
+        while lane.waiting.load(Ordering::Relaxed) < 2 {
+            tokio::task::yield_now().await;
+        }
+        let refused = lane.run(|| Ok(())).await.expect_err("a refusal");
+        assert_eq!((refused.code, lane.refused.load(Ordering::Relaxed)), ("busy", 1));
+        release.send(()).expect("a thread that waits");
+        assert!(first.await.expect("no panic").is_ok());
+        for (n, waited) in waiting.into_iter().enumerate() {
+            assert_eq!(waited.await.expect("no panic").ok(), Some(n));
+        }
+        assert_eq!(lane.waiting.load(Ordering::Relaxed), 0);
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_an_answer() {
+        let lane = Lane::new("tests", 1, 1);
+        let error = lane.run(|| -> Result<(), ApiError> { panic!("in a test") }).await.expect_err("an error");
+        assert_eq!(error.code, "internal");
+        assert!(lane.run(|| Ok(())).await.is_ok(), "the thread is given back");
     }
 }

@@ -102,7 +102,8 @@ impl Server {
         let address = listener.local_addr().map_err(listen)?;
         let guard = Guard::new(address, &config.allowed_hosts).map_err(Error::AllowedHost)?;
         let path = config.data_dir.join("symbols");
-        let symbols = Symbols::open(&path).map_err(|source| Error::Symbols { path, source })?;
+        let symbols =
+            Symbols::open(&path, symbols::Limits::default()).map_err(|source| Error::Symbols { path, source })?;
         Ok(Self { listener, address, app: Arc::new(App::new(config, guard, store, symbols)) })
     }
 

@@ -3,9 +3,11 @@
 
 mod common;
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use common::{
-    flame::{check, integers, nodes, paths},
-    sums::{PERIOD, Sums, flamegraph, frame, frames, inlined, top, unnamed},
+    flame::{check, column, integers, nodes, paths},
+    sums::{PERIOD, Sums, flamegraph, flamegraph_bytes, frame, frames, inlined, top, unnamed},
 };
 use everflame_profile::{Completeness, Frame};
 use proptest::prelude::*;
@@ -96,11 +98,12 @@ fn no_samples_is_a_root_of_zero() {
 fn what_is_elided_is_stated_where_it_is_missing() {
     let answer = flamegraph(&shop().0, "max_nodes=5");
     check(&answer);
-    // 21, 14, 10 (_start), 10 (main), then 7: serve or pay; the earlier one stays.
+    // 21, 14, 10 (_start), 10 (main), then 7 twice: of equals the upper one stays.
     assert_eq!(paths(&answer).len(), 5);
     let kept: u64 = integers(&answer, "self").iter().sum();
     assert_eq!(answer["elided"]["nodes"], 12);
     assert_eq!(answer["elided"]["samples"].as_u64(), Some(21 - kept));
+    assert_eq!(nodes(&answer)["total;pay"].elided, 7);
     assert_eq!(nodes(&answer)["total;cart"].elided, 4);
     assert_eq!(nodes(&answer)["total;cart;_start;main"].own, 0);
 }
@@ -121,12 +124,13 @@ fn granularity_keeps_lines_and_addresses_apart() {
     let mut sums = Sums::new();
     sums.add(&[""], &[inlined(&["f"], 7)], COMPLETE, 2).add(&[""], &[inlined(&["f"], 8)], COMPLETE, 3);
     let by = |granularity: &str| flamegraph(&sums.0, &format!("group=&granularity={granularity}"));
-    assert_eq!(integers(&by("function"), "self"), [0, 5]);
-    assert_eq!(integers(&by("function"), "line"), [0, 0]);
-    assert_eq!(integers(&by("line"), "self"), [0, 2, 3]);
-    assert_eq!(integers(&by("line"), "line"), [0, 7, 8]);
-    assert_eq!(integers(&by("address"), "self"), [0, 2, 3]);
-    assert_eq!(by("address")["nodes"]["address"], json!(["0x0", "0x7", "0x8"]));
+    let pairs = |answer: &Value, key: &str| -> BTreeSet<(u64, String)> {
+        integers(answer, "self").into_iter().zip(column(answer, key).iter().map(Value::to_string)).collect()
+    };
+    let set = |rows: &[(u64, &str)]| rows.iter().map(|(own, text)| (*own, (*text).to_owned())).collect();
+    assert_eq!(pairs(&by("function"), "line"), set(&[(0, "0"), (5, "0")]));
+    assert_eq!(pairs(&by("line"), "line"), set(&[(0, "0"), (2, "7"), (3, "8")]));
+    assert_eq!(pairs(&by("address"), "address"), set(&[(0, "\"0x0\""), (2, "\"0x7\""), (3, "\"0x8\"")]));
     assert_eq!(by("function")["nodes"].get("address"), None);
 }
 
@@ -303,8 +307,25 @@ proptest! {
     }
 
     #[test]
+    fn the_order_of_the_store_does_not_show(sums in random_sums(), max_nodes in 0..20_usize) {
+        let query = format!("ids=true&max_nodes={max_nodes}");
+        let mut turned = Sums::new();
+        for sum in sums.0.sums.iter().rev() {
+            let group = sums.0.groups[sum.group as usize][0].clone();
+            let mut stack = Vec::new();
+            let mut node = sum.node;
+            while node != u32::MAX {
+                stack.push(sums.0.frames[sums.0.nodes[node as usize].frame as usize].clone());
+                node = sums.0.nodes[node as usize].parent;
+            }
+            stack.reverse();
+            turned.add(&[&group], &stack, sum.completeness, sum.samples);
+        }
+        prop_assert_eq!(flamegraph_bytes(&sums.0, &query), flamegraph_bytes(&turned.0, &query));
+    }
+
+    #[test]
     fn tree_and_top_agree_with_the_plainest_way_to_count(sums in random_sums()) {
-        use std::collections::{BTreeMap, BTreeSet};
         let mut totals: BTreeMap<String, u64> = BTreeMap::new();
         let (mut own, mut with): (BTreeMap<String, u64>, BTreeMap<String, u64>) = Default::default();
         for sum in &sums.0.sums {

@@ -70,7 +70,7 @@ impl Request {
         // A name that no frame has selects nothing; NONE is never a name's number.
         let focus = self.focus.as_ref().map(|name| names.names.find(name).unwrap_or(NONE));
         let (mut tree, ends) = tree::build(sums, &mut names, Shape { focus, invert: self.invert });
-        let mut ids = if self.root.is_some() || self.with_ids { tree.ids(&names) } else { Vec::new() };
+        let mut ids = tree.ids(&names);
         if let Some(root) = self.root {
             tree = match ids.iter().position(|id| *id == root) {
                 Some(node) => tree::subtree(&tree, node as u32, sums, &ends),
@@ -78,7 +78,7 @@ impl Request {
             };
             ids = tree.ids(&names);
         }
-        let kept = tree::largest(&tree, self.max_nodes.max(usize::from(self.max_nodes > 0)));
+        let kept = tree::largest(&tree, &ids, self.max_nodes);
         let mut json = Json::with_capacity(4096 + kept.len() * 64);
         json.raw("{");
         json.covered(&sums.covered);

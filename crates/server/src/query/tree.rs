@@ -91,8 +91,7 @@ pub fn build(sums: &StackSums, names: &mut Names, shape: Shape) -> (Tree, Vec<u3
     let root = names.plain(names::ROOT, "total");
     let mut builder = Builder { sums, names, tree: Tree::default(), children: FxHashMap::default() };
     builder.push(NONE, root);
-    // Stacks of one base stand together, so that one memo serves them all; the order
-    // does not depend on how the store found them.
+    // Stacks of one base stand together, so that one memo serves them all.
     let mut order: Vec<u32> = (0..sums.sums.len() as u32).collect();
     order.sort_unstable_by_key(|at| {
         let sum = &sums.sums[*at as usize];
@@ -170,15 +169,21 @@ pub fn subtree(tree: &Tree, node: u32, sums: &StackSums, ends: &[u32]) -> Tree {
     kept
 }
 
-/// The `most` largest nodes by total (0: all), in the tree's order. A node is never
-/// larger than its parent and comes after it, so that what is kept hangs together.
-pub fn largest(tree: &Tree, most: usize) -> Vec<u32> {
-    let mut nodes: Vec<u32> = (0..tree.len() as u32).collect();
-    if most > 0 && most < nodes.len() {
-        nodes.select_nth_unstable_by_key(most, |n| (std::cmp::Reverse(tree.total[*n as usize]), *n));
-        nodes.truncate(most);
-        nodes.sort_unstable();
+/// The `most` largest nodes by total (0: all), by depth and then by id, so that the same
+/// samples always make the same answer. A node is never larger than its parent, and
+/// among equals the upper ones count first, so that what is kept hangs together.
+pub fn largest(tree: &Tree, ids: &[u64], most: usize) -> Vec<u32> {
+    let mut depths: Vec<u32> = Vec::with_capacity(tree.len());
+    for parent in &tree.parent {
+        depths.push(if *parent == NONE { 0 } else { depths[*parent as usize] + 1 });
     }
+    let mut nodes: Vec<u32> = (0..tree.len() as u32).collect();
+    let place = |node: u32| (depths[node as usize], ids[node as usize]);
+    if most > 0 && most < nodes.len() {
+        nodes.select_nth_unstable_by_key(most, |n| (std::cmp::Reverse(tree.total[*n as usize]), place(*n)));
+        nodes.truncate(most);
+    }
+    nodes.sort_unstable_by_key(|n| place(*n));
     nodes
 }
 

@@ -11,7 +11,7 @@ use std::{
 use everflame_profile::ContentId;
 use rustc_hash::FxHashMap;
 
-use super::{MAX_STORED_BYTES, MAX_STORED_FILES, Source};
+use super::{Limits, Source};
 
 /// How stale a file's time of use may be.
 const USE_RESOLUTION: Duration = Duration::from_secs(3_600);
@@ -29,15 +29,16 @@ struct Stored {
 #[derive(Debug)]
 pub struct Files {
     directory: PathBuf,
+    limits: Limits,
     stored: FxHashMap<ContentId, Stored>,
     bytes: u64,
 }
 
 impl Files {
     /// Lists the directory, creating it if need be; what was never finished goes.
-    pub fn open(directory: &Path) -> io::Result<Self> {
+    pub fn open(directory: &Path, limits: Limits) -> io::Result<Self> {
         fs::create_dir_all(directory)?;
-        let mut files = Self { directory: directory.to_owned(), stored: FxHashMap::default(), bytes: 0 };
+        let mut files = Self { directory: directory.to_owned(), limits, stored: FxHashMap::default(), bytes: 0 };
         for entry in fs::read_dir(directory)? {
             let entry = entry?;
             let name = entry.file_name();
@@ -87,7 +88,9 @@ impl Files {
         }
         self.bytes += stored.bytes;
         let mut gone = Vec::new();
-        while self.stored.len() > 1 && (self.bytes > MAX_STORED_BYTES || self.stored.len() > MAX_STORED_FILES) {
+        while self.stored.len() > 1
+            && (self.bytes > self.limits.stored_bytes || self.stored.len() > self.limits.stored_files)
+        {
             let others = self.stored.iter().filter(|(other, _)| **other != id);
             let Some((oldest, source)) = others.min_by_key(|(_, s)| s.used).map(|(id, s)| (*id, s.source)) else {
                 break;

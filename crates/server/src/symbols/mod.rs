@@ -26,14 +26,24 @@ use crate::web::error::ApiError;
 
 /// Longest index that is taken, in bytes.
 pub const MAX_INDEX_BYTES: usize = 256 << 20;
-/// Bytes of index files on disk; past it the longest unused ones go.
-pub const MAX_STORED_BYTES: u64 = 8 << 30;
-/// Number of index files on disk.
-pub const MAX_STORED_FILES: usize = 20_000;
-/// Bytes of indexes that are mapped at once.
-pub const MAX_MAPPED_BYTES: u64 = 1 << 30;
-/// Number of indexes that are mapped at once.
-pub const MAX_MAPPED_FILES: usize = 512;
+/// Bounds of the symbol service.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Bytes of index files on disk; past it the longest unused ones go.
+    pub stored_bytes: u64,
+    /// Number of index files on disk.
+    pub stored_files: usize,
+    /// Bytes of indexes that are mapped at once.
+    pub mapped_bytes: u64,
+    /// Number of indexes that are mapped at once.
+    pub mapped_files: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { stored_bytes: 8 << 30, stored_files: 20_000, mapped_bytes: 1 << 30, mapped_files: 512 }
+    }
+}
 
 /// Who made an index; the later one is trusted more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -95,7 +105,7 @@ pub struct SymbolCounters {
     pub stored: AtomicU64,
     /// Uploads refused because they were broken.
     pub refused: AtomicU64,
-    /// Indexes deleted to keep within [`MAX_STORED_BYTES`] and [`MAX_STORED_FILES`].
+    /// Indexes deleted to keep within the limits of what is stored.
     pub evicted: AtomicU64,
     /// Indexes unmapped to keep within the limits of what is mapped.
     pub unmapped: AtomicU64,
@@ -113,6 +123,7 @@ pub struct Symbols {
 
 #[derive(Debug)]
 struct State {
+    limits: Limits,
     files: Files,
     open: FxHashMap<ContentId, (Arc<Open>, u64)>,
     open_bytes: u64,
@@ -123,11 +134,17 @@ struct State {
 
 impl Symbols {
     /// Takes up what the directory holds, creating it if need be.
-    pub fn open(directory: &Path) -> std::io::Result<Self> {
-        let files = Files::open(directory)?;
+    pub fn open(directory: &Path, limits: Limits) -> std::io::Result<Self> {
+        let files = Files::open(directory, limits)?;
         let operators: Vec<ContentId> = files.from(Source::Operator).collect();
-        let state =
-            State { files, open: FxHashMap::default(), open_bytes: 0, clock: 0, by_build_id: FxHashMap::default() };
+        let state = State {
+            limits,
+            files,
+            open: FxHashMap::default(),
+            open_bytes: 0,
+            clock: 0,
+            by_build_id: FxHashMap::default(),
+        };
         let symbols = Self { state: Mutex::new(state), counters: SymbolCounters::default() };
         for id in operators {
             if let Some(open) = symbols.find(id) {
@@ -262,7 +279,9 @@ impl State {
         self.open_bytes += open.bytes;
         self.open.insert(id, (open.clone(), now));
         let mut gone = 0;
-        while self.open.len() > 1 && (self.open_bytes > MAX_MAPPED_BYTES || self.open.len() > MAX_MAPPED_FILES) {
+        while self.open.len() > 1
+            && (self.open_bytes > self.limits.mapped_bytes || self.open.len() > self.limits.mapped_files)
+        {
             let oldest = self.open.iter().min_by_key(|(_, (_, used))| *used).map(|(id, _)| *id);
             let Some(oldest) = oldest else { break };
             self.close(oldest);

@@ -152,12 +152,16 @@ impl Store for Fixed {
 
 /// The answer to a flame graph query.
 pub fn flamegraph(sums: &StackSums, query: &str) -> Value {
+    serde_json::from_slice(&flamegraph_bytes(sums, query)).expect("JSON")
+}
+
+/// The answer to a flame graph query, as it is sent.
+pub fn flamegraph_bytes(sums: &StackSums, query: &str) -> Vec<u8> {
     let uri = format!("/api/v1/flamegraph?{query}").parse().expect("a URI");
     let request = everflame_server::query::flamegraph::Request::new(&uri).expect("parameters");
     let directory = tempfile::tempdir().expect("a directory");
-    let symbols = Symbols::open(directory.path()).expect("a symbol directory");
-    let answer = request.answer(&Fixed(sums.clone()), &symbols).expect("an answer");
-    serde_json::from_slice(&answer).expect("JSON")
+    let symbols = Symbols::open(directory.path(), Default::default()).expect("a symbol directory");
+    request.answer(&Fixed(sums.clone()), &symbols).expect("an answer")
 }
 
 /// The answer to a query for the top.
@@ -165,7 +169,7 @@ pub fn top(sums: &StackSums, query: &str) -> Value {
     let uri = format!("/api/v1/top?{query}").parse().expect("a URI");
     let request = everflame_server::query::top::Request::new(&uri).expect("parameters");
     let directory = tempfile::tempdir().expect("a directory");
-    let symbols = Symbols::open(directory.path()).expect("a symbol directory");
+    let symbols = Symbols::open(directory.path(), Default::default()).expect("a symbol directory");
     let answer = request.answer(&Fixed(sums.clone()), &symbols).expect("an answer");
     serde_json::from_slice(&answer).expect("JSON")
 }

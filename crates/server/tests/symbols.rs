@@ -1,0 +1,92 @@
+//! The symbol directory within its bounds, over restarts, and beside broken files.
+
+use std::{path::Path, sync::atomic::Ordering};
+
+use everflame_profile::ContentId;
+use everflame_server::symbols::{Limits, Put, Source, Symbols};
+
+/// Indexes of different content: this program with other bytes in its symbol table.
+fn indexes(count: usize) -> Vec<(String, Vec<u8>)> {
+    let program = std::fs::read(std::env::current_exe().expect("this program")).expect("its bytes");
+    let needle = b"everflame_server";
+    let at = program.windows(needle.len()).rposition(|w| w == needle).expect("a symbol of ours");
+    (0..count)
+        .map(|n| {
+            let mut changed = program.clone();
+            changed[at..at + 4].copy_from_slice(format!("e{n:03}").as_bytes());
+            let index = everflame_symbols::build_index(&changed, &format!("program-{n}"), &Default::default());
+            let index = index.expect("an index");
+            let id = everflame_symbols::Index::parse(index.as_slice()).expect("an index").content_id();
+            (id.to_string(), index)
+        })
+        .collect()
+}
+
+fn files(directory: &Path) -> usize {
+    std::fs::read_dir(directory).expect("the directory").count()
+}
+
+#[test]
+fn the_longest_unused_go_when_it_is_full() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let limits = Limits { stored_files: 3, ..Limits::default() };
+    let symbols = Symbols::open(directory.path(), limits).expect("a directory");
+    let made = indexes(5);
+    for (id, index) in &made {
+        assert_eq!(symbols.put(id, index).expect("stored"), Put::Created);
+        assert!(symbols.get(id).is_some(), "the newest one stays");
+    }
+    assert_eq!((symbols.stored().1, files(directory.path())), (3, 3));
+    assert_eq!(symbols.counters.evicted.load(Ordering::Relaxed), 2);
+    assert!(symbols.get(&made[0].0).is_none());
+    assert_eq!(symbols.list().len(), 3);
+
+    let bytes = made[0].1.len() as u64 * 2;
+    let limits = Limits { stored_bytes: bytes, ..Limits::default() };
+    let symbols = Symbols::open(directory.path(), limits).expect("a directory");
+    assert_eq!(symbols.put(&made[0].0, &made[0].1).expect("stored"), Put::Created);
+    assert!(symbols.stored().0 <= bytes);
+}
+
+#[test]
+fn few_are_mapped_at_once() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let limits = Limits { mapped_files: 2, ..Limits::default() };
+    let symbols = Symbols::open(directory.path(), limits).expect("a directory");
+    let made = indexes(4);
+    for (id, index) in &made {
+        symbols.put(id, index).expect("stored");
+    }
+    assert_eq!(symbols.list().len(), 4);
+    assert_eq!(symbols.mapped().1, 2);
+    assert!(symbols.counters.unmapped.load(Ordering::Relaxed) >= 2);
+    assert!(made.iter().all(|(id, _)| symbols.get(id).is_some()), "they are mapped again when asked for");
+}
+
+#[test]
+fn broken_files_are_left_aside() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let made = indexes(2);
+    {
+        let symbols = Symbols::open(directory.path(), Limits::default()).expect("a directory");
+        for (id, index) in &made {
+            symbols.put(id, index).expect("stored");
+        }
+    }
+    let path = directory.path().join(format!("{}.agent.idx", made[0].0));
+    let mut bytes = std::fs::read(&path).expect("the file");
+    bytes.truncate(bytes.len() / 2);
+    std::fs::write(&path, bytes).expect("a cut file");
+    std::fs::write(directory.path().join("unfinished"), b"half").expect("a file");
+    std::fs::write(directory.path().join("readme.txt"), b"not ours").expect("a file");
+    let foreign = directory.path().join(format!("{}.agent.idx", ContentId(7)));
+    std::fs::write(&foreign, &made[1].1).expect("a file under another's name");
+
+    let symbols = Symbols::open(directory.path(), Limits::default()).expect("a directory");
+    assert!(symbols.get(&made[0].0).is_none());
+    assert!(symbols.get(&ContentId(7).to_string()).is_none(), "a name does not make the content");
+    assert_eq!(symbols.get(&made[1].0).expect("the good one").source, Source::Agent);
+    assert_eq!(symbols.counters.unreadable.load(Ordering::Relaxed), 2);
+    assert_eq!(symbols.put(&made[0].0, &made[0].1).expect("stored"), Put::Created);
+    assert!(symbols.get(&made[0].0).is_some(), "a good upload repairs it");
+}
