@@ -9,6 +9,9 @@ use super::random::{Random, Weighted};
 use super::shape::{Cluster, Shape};
 use super::totals::Totals;
 
+/// Pod among those of a node, stack, thread, CPU: what makes observations one sample.
+type Group = (usize, u32, usize, u32);
+
 /// All batches of a load, in the order in which they would be sent.
 #[derive(Debug)]
 pub struct Batches {
@@ -61,9 +64,9 @@ impl Batches {
             (0..self.cluster.pods.len()).filter(|&pod| self.cluster.pods[pod].node == node).collect();
         // A service's weight is that of its rank, spread over its pods.
         let weights = Weighted::new(pods.iter().map(|&pod| (self.cluster.pods[pod].service as f64 + 1.0).powf(-0.6)));
-        // (pod, stack, thread, cpu) -> points, in an order that is the same for every run.
-        let mut groups: HashMap<(usize, u32, usize, u32), usize> = HashMap::new();
-        let mut samples: Vec<((usize, u32, usize, u32), Vec<Point>)> = Vec::new();
+        // In an order that is the same for every run.
+        let mut groups: HashMap<Group, usize> = HashMap::new();
+        let mut samples: Vec<(Group, Vec<Point>)> = Vec::new();
         let ticks = self.shape.rate * self.shape.report_seconds;
         for _ in 0..self.shape.samples_per_report() {
             let pod = weights.pick(&mut self.random);
@@ -89,7 +92,7 @@ impl Batches {
         report: u32,
         node: u32,
         pods: &[usize],
-        samples: Vec<((usize, u32, usize, u32), Vec<Point>)>,
+        samples: Vec<(Group, Vec<Point>)>,
         period: i64,
     ) -> Batch {
         let mut batch = Batch { resources: pods.iter().map(|&pod| self.resource(pod)).collect(), ..Batch::default() };

@@ -61,8 +61,11 @@ const NAMED: usize = 1_200;
 const ADDRESSES: usize = 400;
 const KERNEL: usize = 300;
 
+/// Service and number to the name of a function and its file.
+type Naming = fn(&str, usize) -> (String, String);
+
 /// Languages of the services, in turn: frame kind and how functions are called.
-const LANGUAGES: [(&str, fn(&str, usize) -> (String, String)); 5] = [
+const LANGUAGES: [(&str, Naming); 5] = [
     ("go", |s, n| {
         (format!("shop.example/{s}/internal/pkg{}.(*Server).handle{n}", n % 40), format!("pkg{}/server.go", n % 40))
     }),
