@@ -3,7 +3,8 @@
 //! `samples.parquet` (sorted by series, thread, stack, time), `series.parquet` with
 //! `series_labels.parquet`, `sample_labels.parquet`, `threads.parquet`,
 //! `nodes.parquet`, `frames.parquet` with `lines.parquet` and `mappings.parquet`;
-//! ids are row numbers of these files. `ids.bin` holds the profile ids, 16 bytes each.
+//! ids are row numbers of these files. The value of a row of samples is
+//! `samples * period + value_rest`. `ids.bin` holds the profile ids, 16 bytes each.
 
 use std::{
     fs::{self, File},
@@ -181,6 +182,7 @@ impl Block {
             lines.get_mut(frame as usize).ok_or_else(|| invalid("lines"))?.push(Line { function, file, line });
         }
         let columns = kinds.into_iter().zip(files).zip(addresses).zip(lines);
+        let mut scratch = Vec::new();
         let frames = columns.map(|(((kind, file), address), lines)| {
             let mapping = match u32::try_from(file) {
                 Ok(file) => Some(mappings.get(file as usize).ok_or_else(|| invalid("mappings"))?),
@@ -189,7 +191,7 @@ impl Block {
             let hash = mapping.map(|(hash, _)| *hash);
             let mapping = mapping.map(|(_, mapping)| mapping.clone());
             let frame = Frame { kind: FrameKind(kind), mapping, address, lines };
-            Ok(HashedFrame { hash: hash_frame(&frame, hash), frame: Arc::new(frame) })
+            Ok(HashedFrame { hash: hash_frame(&frame, hash, &mut scratch), frame: Arc::new(frame) })
         });
         let frames = frames.collect::<io::Result<super::chunked::Chunked<HashedFrame>>>()?;
         let nodes = self.table("nodes.parquet")?;

@@ -102,7 +102,7 @@ fn row_columns(rows: &[Row]) -> Vec<Column> {
         Column::U8(rows.iter().map(|row| row.completeness as u8).collect()),
         Column::I64(rows.iter().map(|row| row.period).collect()),
         Column::U64(rows.iter().map(|row| row.samples).collect()),
-        Column::I64(rows.iter().map(|row| row.value).collect()),
+        Column::I64(rows.iter().map(Row::value_rest).collect()),
     ]
 }
 

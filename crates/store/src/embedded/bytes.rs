@@ -14,7 +14,12 @@ pub(crate) struct Corrupt(pub &'static str);
 pub(crate) struct Writer {
     bytes: Vec<u8>,
     strings: FxHashMap<Str, u64>,
+    /// The same by address, so that a shared string is hashed once. `order` keeps
+    /// each of them alive, so that no address comes again.
+    addresses: FxHashMap<(usize, usize), u64>,
     order: Vec<Str>,
+    /// Strings that equal one in `order` but stand elsewhere.
+    others: Vec<Str>,
 }
 
 impl Writer {
@@ -44,12 +49,23 @@ impl Writer {
     }
 
     pub fn text(&mut self, text: &Str) {
-        let id = match self.strings.get(text) {
+        let address = (text.as_ptr().addr(), text.len());
+        let id = match self.addresses.get(&address) {
             Some(&id) => id,
             None => {
-                let id = self.order.len() as u64;
-                self.strings.insert(text.clone(), id);
-                self.order.push(text.clone());
+                let id = match self.strings.get(text) {
+                    Some(&id) => {
+                        self.others.push(text.clone());
+                        id
+                    }
+                    None => {
+                        let id = self.order.len() as u64;
+                        self.strings.insert(text.clone(), id);
+                        self.order.push(text.clone());
+                        id
+                    }
+                };
+                self.addresses.insert(address, id);
                 id
             }
         };

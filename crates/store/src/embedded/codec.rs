@@ -9,6 +9,8 @@ use everflame_profile::{
     SampleType, Stack,
 };
 
+use rustc_hash::FxHashMap;
+
 use super::bytes::{Corrupt, Reader, Writer};
 
 /// Version of the record's shape.
@@ -58,7 +60,9 @@ pub(crate) struct Record {
 pub(crate) fn encode_body(batch: &Batch, report: Option<&Report>) -> Result<Vec<u8>, String> {
     let mut out = Writer::default();
     out.list(&batch.resources, |out, labels| write_labels(out, labels));
-    out.list(&batch.frames, write_frame);
+    let mappings = Mappings::of(&batch.frames);
+    out.list(&mappings.list, |out, mapping| write_mapping(out, mapping));
+    out.list(&batch.frames, |out, frame| write_frame(out, frame, &mappings));
     out.list(&batch.stacks, |out, stack| out.list(&stack.0, |out, frame| out.u64(u64::from(*frame))));
     out.list(&batch.profiles, write_profile);
     out.list(report.as_slice(), |out, report| {
@@ -104,9 +108,11 @@ pub(crate) fn decode_record(bytes: &[u8]) -> Result<Record, Corrupt> {
     }
     let body = zstd::bulk::decompress(input.rest(), length).map_err(|_| Corrupt("compressed body"))?;
     let mut input = Reader::open(&body)?;
+    let resources = input.list(read_labels)?;
+    let mappings = input.list(read_mapping)?;
     let batch = Batch {
-        resources: input.list(read_labels)?,
-        frames: input.list(read_frame)?,
+        resources,
+        frames: input.list(|input| read_frame(input, &mappings))?,
         stacks: input.list(|input| Ok(Stack(input.list(|input| input.u32())?)))?,
         profiles: input.list(read_profile)?,
     };
@@ -140,13 +146,45 @@ fn read_labels(input: &mut Reader<'_>) -> Result<Labels, Corrupt> {
     Ok(Labels::new(input.list(|input| Ok((input.text()?, input.text()?)))?))
 }
 
-fn write_frame(out: &mut Writer, frame: &Frame) {
+/// The mappings of frames, once each, and where each stands in the list, plus one.
+#[derive(Default)]
+struct Mappings {
+    list: Vec<Arc<Mapping>>,
+    by_address: FxHashMap<usize, u64>,
+}
+
+impl Mappings {
+    fn of(frames: &[Frame]) -> Self {
+        let mut mappings = Self::default();
+        let mut by_value: FxHashMap<&Mapping, u64> = FxHashMap::default();
+        for mapping in frames.iter().filter_map(|frame| frame.mapping.as_ref()) {
+            mappings.by_address.entry(Arc::as_ptr(mapping).addr()).or_insert_with(|| {
+                *by_value.entry(mapping).or_insert_with(|| {
+                    mappings.list.push(mapping.clone());
+                    mappings.list.len() as u64
+                })
+            });
+        }
+        mappings
+    }
+}
+
+fn write_mapping(out: &mut Writer, mapping: &Mapping) {
+    out.text(&mapping.name);
+    out.text(&mapping.build_id);
+    out.list(mapping.content_id.as_slice(), |out, id| out.raw(&id.0.to_le_bytes()));
+}
+
+fn read_mapping(input: &mut Reader<'_>) -> Result<Arc<Mapping>, Corrupt> {
+    let (name, build_id) = (input.text()?, input.text()?);
+    let ids = input.list(|input| Ok(ContentId(u128::from_le_bytes(input.array()?))))?;
+    Ok(Arc::new(Mapping { name, build_id, content_id: ids.first().copied() }))
+}
+
+fn write_frame(out: &mut Writer, frame: &Frame, mappings: &Mappings) {
     out.text(&frame.kind.0);
-    out.list(frame.mapping.as_slice(), |out, mapping| {
-        out.text(&mapping.name);
-        out.text(&mapping.build_id);
-        out.list(mapping.content_id.as_slice(), |out, id| out.raw(&id.0.to_le_bytes()));
-    });
+    let mapping = frame.mapping.as_ref().and_then(|m| mappings.by_address.get(&Arc::as_ptr(m).addr()));
+    out.u64(mapping.copied().unwrap_or(0));
     out.u64(frame.address);
     out.list(&frame.lines, |out, line| {
         out.text(&line.function);
@@ -155,16 +193,15 @@ fn write_frame(out: &mut Writer, frame: &Frame) {
     });
 }
 
-fn read_frame(input: &mut Reader<'_>) -> Result<Frame, Corrupt> {
+fn read_frame(input: &mut Reader<'_>, mappings: &[Arc<Mapping>]) -> Result<Frame, Corrupt> {
     let kind = FrameKind(input.text()?);
-    let mapping = input.list(|input| {
-        let (name, build_id) = (input.text()?, input.text()?);
-        let ids = input.list(|input| Ok(ContentId(u128::from_le_bytes(input.array()?))))?;
-        Ok(Arc::new(Mapping { name, build_id, content_id: ids.first().copied() }))
-    })?;
+    let mapping = match input.u32()?.checked_sub(1) {
+        Some(index) => Some(mappings.get(index as usize).cloned().ok_or(Corrupt("mapping"))?),
+        None => None,
+    };
     let address = input.u64()?;
     let lines = input.list(|input| Ok(Line { function: input.text()?, file: input.text()?, line: input.u32()? }))?;
-    Ok(Frame { kind, mapping: mapping.into_iter().next(), address, lines })
+    Ok(Frame { kind, mapping, address, lines })
 }
 
 fn write_profile(out: &mut Writer, profile: &Profile) {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use everflame_profile::{Batch, Frame, Labels, Mapping, SampleType, Stack, Str};
 use rustc_hash::FxHashMap;
-use xxhash_rust::xxh3::Xxh3;
+use xxhash_rust::xxh3::xxh3_128;
 
 use super::chunked::Chunked;
 use crate::query::TrieNode;
@@ -152,15 +152,16 @@ impl Interner {
     /// Leaf nodes of a batch's stacks; `u32::MAX` for the empty one.
     pub fn leaves(&mut self, batch: &Batch, wanted: &[bool]) -> Vec<u32> {
         let hashes = hash_frames(&batch.frames);
+        let mut bytes = Vec::new();
         let leaf = |(stack, &wanted): (&Stack, &bool)| {
             if !wanted || stack.0.is_empty() {
                 return u32::MAX;
             }
-            let mut hasher = Xxh3::new();
+            bytes.clear();
             for &frame in &stack.0 {
-                hasher.update(&hashes[frame as usize].to_le_bytes());
+                bytes.extend_from_slice(&hashes[frame as usize].to_le_bytes());
             }
-            let stack_hash = hasher.digest128();
+            let stack_hash = xxh3_128(&bytes);
             if let Some(&leaf) = self.leaves.get(&stack_hash) {
                 return leaf;
             }
@@ -189,45 +190,44 @@ fn text_bytes(labels: &Labels) -> usize {
 /// The hash of each frame.
 pub(crate) fn hash_frames(frames: &[Frame]) -> Vec<u128> {
     let mut mappings: FxHashMap<usize, u128> = FxHashMap::default();
-    frames
-        .iter()
-        .map(|frame| {
-            let mapping = frame
-                .mapping
-                .as_ref()
-                .map(|mapping| *mappings.entry(Arc::as_ptr(mapping).addr()).or_insert_with(|| hash_mapping(mapping)));
-            hash_frame(frame, mapping)
-        })
-        .collect()
+    let mut bytes = Vec::new();
+    let hash = |frame: &Frame| {
+        let mapping = frame
+            .mapping
+            .as_ref()
+            .map(|mapping| *mappings.entry(Arc::as_ptr(mapping).addr()).or_insert_with(|| hash_mapping(mapping)));
+        hash_frame(frame, mapping, &mut bytes)
+    };
+    frames.iter().map(hash).collect()
 }
 
 /// The hash of a mapping, for [`hash_frame`].
 pub(crate) fn hash_mapping(mapping: &Mapping) -> u128 {
-    let mut hasher = Xxh3::new();
-    text(&mut hasher, &mapping.name);
-    text(&mut hasher, &mapping.build_id);
+    let mut bytes = Vec::new();
+    text(&mut bytes, &mapping.name);
+    text(&mut bytes, &mapping.build_id);
     if let Some(id) = mapping.content_id {
-        hasher.update(&id.0.to_le_bytes());
+        bytes.extend_from_slice(&id.0.to_le_bytes());
     }
-    hasher.digest128()
+    xxh3_128(&bytes)
 }
 
-/// The hash of a frame whose mapping has the hash `mapping`.
-pub(crate) fn hash_frame(frame: &Frame, mapping: Option<u128>) -> u128 {
-    let mut hasher = Xxh3::new();
-    text(&mut hasher, frame.kind.as_str());
-    hasher.update(&[u8::from(mapping.is_some())]);
-    hasher.update(&mapping.unwrap_or(0).to_le_bytes());
-    hasher.update(&frame.address.to_le_bytes());
+/// The hash of a frame whose mapping has the hash `mapping`; `bytes` is room to work in.
+pub(crate) fn hash_frame(frame: &Frame, mapping: Option<u128>, bytes: &mut Vec<u8>) -> u128 {
+    bytes.clear();
+    text(bytes, frame.kind.as_str());
+    bytes.push(u8::from(mapping.is_some()));
+    bytes.extend_from_slice(&mapping.unwrap_or(0).to_le_bytes());
+    bytes.extend_from_slice(&frame.address.to_le_bytes());
     for line in &frame.lines {
-        text(&mut hasher, &line.function);
-        text(&mut hasher, &line.file);
-        hasher.update(&line.line.to_le_bytes());
+        text(bytes, &line.function);
+        text(bytes, &line.file);
+        bytes.extend_from_slice(&line.line.to_le_bytes());
     }
-    hasher.digest128()
+    xxh3_128(bytes)
 }
 
-fn text(hasher: &mut Xxh3, text: &str) {
-    hasher.update(&(text.len() as u64).to_le_bytes());
-    hasher.update(text.as_bytes());
+fn text(bytes: &mut Vec<u8>, text: &str) {
+    bytes.extend_from_slice(&(text.len() as u64).to_le_bytes());
+    bytes.extend_from_slice(text.as_bytes());
 }

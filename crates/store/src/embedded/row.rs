@@ -46,6 +46,17 @@ impl Row {
         node: u32::MAX,
         completeness: Completeness::NotSaid,
     };
+
+    /// What the value is beyond samples times period: mostly nothing, which is why
+    /// blocks keep this instead of the value. Wraps, so that nothing is lost.
+    pub fn value_rest(&self) -> i64 {
+        self.value.wrapping_sub((self.samples as i64).wrapping_mul(self.period))
+    }
+
+    /// The value of a row whose other columns are filled in.
+    pub fn value_of_rest(&self, rest: i64) -> i64 {
+        (self.samples as i64).wrapping_mul(self.period).wrapping_add(rest)
+    }
 }
 
 /// Unix milliseconds of a time in nanoseconds, rounded down.

@@ -33,7 +33,9 @@ impl Columns {
     pub const COMPLETENESS: Self = Self(1 << 8);
     pub const PERIOD: Self = Self(1 << 9);
     pub const SAMPLES: Self = Self(1 << 10);
-    pub const VALUE: Self = Self(1 << 11);
+    /// The value is samples times period plus what this column says.
+    pub const VALUE: Self = Self(1 << 11 | Self::SAMPLES.0 | Self::PERIOD.0);
+    const VALUE_REST: Self = Self(1 << 11);
     pub const ALL: Self = Self((1 << 12) - 1);
 
     pub const fn with(self, more: Self) -> Self {
@@ -97,7 +99,14 @@ impl RowReader {
         fill::<UInt8Array, _>(&batch, wanted, Columns::COMPLETENESS, rows, |a| a.values(), completeness)?;
         fill::<Int64Array, _>(&batch, wanted, Columns::PERIOD, rows, |a| a.values(), |row, v| row.period = v)?;
         fill::<UInt64Array, _>(&batch, wanted, Columns::SAMPLES, rows, |a| a.values(), |row, v| row.samples = v)?;
-        fill::<Int64Array, _>(&batch, wanted, Columns::VALUE, rows, |a| a.values(), |row, v| row.value = v)?;
+        fill::<Int64Array, _>(
+            &batch,
+            wanted,
+            Columns::VALUE_REST,
+            rows,
+            |a| a.values(),
+            |row, v| row.value = row.value_of_rest(v),
+        )?;
         Ok(true)
     }
 }

@@ -1,9 +1,9 @@
 //! Sums by stack: folded per source by trie node, then the tries of all sources are
 //! laid over each other, as far as selected stacks reach.
 
-use std::{io, sync::Arc};
+use std::{collections::hash_map::Entry, io, sync::Arc};
 
-use everflame_profile::Completeness;
+use everflame_profile::{Completeness, Frame};
 use rustc_hash::FxHashMap;
 
 use super::{
@@ -137,11 +137,18 @@ impl<'a> Reached<'a> {
 /// The tries laid over each other so far.
 #[derive(Default)]
 struct MergedStacks {
-    frames: Vec<Arc<everflame_profile::Frame>>,
+    frames: Vec<Arc<Frame>>,
     frame_ids: FxHashMap<u128, u32>,
     nodes: Vec<TrieNode>,
-    node_ids: FxHashMap<(u32, u32), u32>,
+    /// The first children of each node: most have no more, and since tries come depth
+    /// first, a look here is near the last one. `u32::MAX` where there is none.
+    children: Vec<[u32; FEW]>,
+    /// Children beyond the first few, and roots.
+    more_children: FxHashMap<(u32, u32), u32>,
 }
+
+/// Children that a node keeps beside it.
+const FEW: usize = 2;
 
 impl MergedStacks {
     /// Adds the reached nodes of a source; says which node each became. `only`: there
@@ -149,8 +156,11 @@ impl MergedStacks {
     fn add(&mut self, stacks: &Stacks, reached: &Reached<'_>, only: bool) -> Vec<u32> {
         let mut frames = vec![u32::MAX; stacks.frames.len()];
         let mut nodes = vec![u32::MAX; stacks.nodes.len()];
+        let count = reached.nodes.iter().filter(|reached| **reached).count();
+        self.nodes.reserve(count);
         if !only {
-            self.node_ids.reserve(reached.nodes.iter().filter(|reached| **reached).count());
+            self.frame_ids.reserve(stacks.frames.len());
+            self.children.reserve(count);
         }
         for (index, node) in stacks.nodes.iter().enumerate() {
             if !reached.nodes[index] {
@@ -168,12 +178,41 @@ impl MergedStacks {
             }
             let parent = if node.parent == u32::MAX { u32::MAX } else { nodes[node.parent as usize] };
             let merged = TrieNode { parent, frame: *frame };
-            let mut push = || {
+            nodes[index] = if only {
                 self.nodes.push(merged);
                 self.nodes.len() as u32 - 1
+            } else {
+                self.node(merged)
             };
-            nodes[index] = if only { push() } else { *self.node_ids.entry((parent, *frame)).or_insert_with(push) };
         }
         nodes
+    }
+
+    /// The node of a frame under a parent, new or known.
+    fn node(&mut self, node: TrieNode) -> u32 {
+        let next = self.nodes.len() as u32;
+        let mut place = None;
+        for (at, child) in self.children.get(node.parent as usize).into_iter().flatten().enumerate() {
+            match self.nodes.get(*child as usize) {
+                Some(known) if known.frame == node.frame => return *child,
+                Some(_) => {}
+                None => {
+                    place = Some(at);
+                    break;
+                }
+            }
+        }
+        match place {
+            Some(at) => self.children[node.parent as usize][at] = next,
+            None => match self.more_children.entry((node.parent, node.frame)) {
+                Entry::Occupied(known) => return *known.get(),
+                Entry::Vacant(place) => {
+                    place.insert(next);
+                }
+            },
+        }
+        self.nodes.push(node);
+        self.children.push([u32::MAX; FEW]);
+        next
     }
 }
