@@ -8,7 +8,7 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
-use super::clock::online_cpus;
+use super::{BpfError, clock::online_cpus};
 
 /// Pages of a ring on a machine with few CPUs, and at least.
 const MOST_PAGES: usize = 64;
@@ -18,29 +18,6 @@ const ALL_PAGES: usize = 2048;
 
 /// PERF_FLAG_FD_CLOEXEC of linux/perf_event.h.
 const FLAG_FD_CLOEXEC: libc::c_ulong = 8;
-
-/// Why there is no side band.
-#[derive(Debug, thiserror::Error)]
-pub enum SideBandError {
-    /// The event cannot be opened.
-    #[error("the side band of CPU {cpu} cannot be opened: {source}; run as root or with CAP_PERFMON")]
-    Open {
-        /// Which CPU.
-        cpu: u32,
-        /// What the kernel answered.
-        source: io::Error,
-    },
-    /// Its ring cannot be mapped.
-    #[error(
-        "the ring of CPU {cpu}'s side band cannot be mapped: {source}; raise kernel.perf_event_mlock_kb or RLIMIT_MEMLOCK"
-    )]
-    Map {
-        /// Which CPU.
-        cpu: u32,
-        /// What the kernel answered.
-        source: io::Error,
-    },
-}
 
 #[derive(Debug)]
 struct Ring {
@@ -63,8 +40,8 @@ impl Drop for Ring {
 }
 
 impl Ring {
-    fn open(cpu: u32, pages: usize) -> Result<Self, SideBandError> {
-        let event = open_event(cpu).map_err(|source| SideBandError::Open { cpu, source })?;
+    fn open(cpu: u32, pages: usize) -> Result<Self, BpfError> {
+        let event = open_event(cpu).map_err(|source| BpfError::Clock { cpu, source })?;
         // SAFETY: asks for a number.
         let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) } as usize;
         let mut pages = pages;
@@ -86,7 +63,7 @@ impl Ring {
             }
             let source = io::Error::last_os_error();
             if pages == 1 {
-                return Err(SideBandError::Map { cpu, source });
+                return Err(BpfError::Map { map: "side band", source });
             }
             pages /= 2; // locked memory may be scarce
         }
@@ -128,7 +105,7 @@ pub struct SideBand {
 
 impl SideBand {
     /// Opens a ring on every online CPU; from here on nothing is missed unsaid.
-    pub fn open() -> Result<Self, SideBandError> {
+    pub fn open() -> Result<Self, BpfError> {
         let share = (ALL_PAGES / online_cpus().len().max(1)).clamp(LEAST_PAGES, MOST_PAGES);
         let pages = 1 << share.ilog2();
         let mut band = Self { rings: Vec::new(), pages };
@@ -138,7 +115,7 @@ impl SideBand {
 
     /// Opens rings on CPUs that came and closes those of CPUs that went. Says whether any came:
     /// what ran there before now was not seen.
-    pub fn follow_cpus(&mut self) -> Result<bool, SideBandError> {
+    pub fn follow_cpus(&mut self) -> Result<bool, BpfError> {
         let online = online_cpus();
         self.rings.retain(|ring| online.contains(&ring.cpu));
         let mut came = false;
@@ -149,7 +126,7 @@ impl SideBand {
             match Ring::open(cpu, self.pages) {
                 Ok(ring) => self.rings.push(ring),
                 // It went meanwhile.
-                Err(SideBandError::Open { source, .. }) if source.raw_os_error() == Some(libc::ENODEV) => continue,
+                Err(BpfError::Clock { source, .. }) if source.raw_os_error() == Some(libc::ENODEV) => continue,
                 Err(e) => return Err(e),
             }
             came = true;

@@ -1,0 +1,502 @@
+//! The registry: which file is which executable number, what is known of it, and what is
+//! still to be made.
+
+use std::sync::Arc;
+
+use everflame_profile::{ContentId, Mapping, Str};
+use everflame_symbols::Segment;
+use rustc_hash::{FxHashMap, FxHashSet};
+
+use super::{
+    IndexTaker, IndexWanted, Outcome, SymbolIndex,
+    job::{Job, Queue},
+    open::{self, Found, OpenError, Stamp},
+    tables::{Published, Tables},
+    vdso,
+};
+use crate::{
+    processes::{
+        records::{FileId, NewMapping},
+        shared::Shared,
+        sink::TableSink,
+        stats::Stats,
+    },
+    sample::FIRST_EXECUTABLE,
+    worker::protocol::{Facts, Wish, is_table},
+};
+
+/// Numbers there are (`EXECUTABLE_LIMIT` of `bpf/abi.h`); none is given twice.
+pub const NUMBERS: u32 = 131_072;
+/// Executables that are known at the same time.
+const MAX_EXECUTABLES: usize = 16_384;
+/// A known file is looked at again after so many seconds, when a process maps it.
+const CHECK_AGAIN: u32 = 10;
+/// An executable that no process maps is forgotten after so many seconds without a sample.
+const FORGET_AFTER: u32 = 600;
+/// A table that found no room is tried again after so many seconds.
+const ROOM_AGAIN: u32 = 5;
+/// Executable number of memory that belongs to no file.
+pub const ANON: u32 = 1;
+
+/// Number, name and state of an executable.
+#[derive(Debug)]
+struct Executable {
+    name: Str,
+    size: u64,
+    state: State,
+    table: Table,
+    index: Index,
+    files: Vec<FileId>,
+}
+
+#[derive(Debug)]
+enum State {
+    /// It could not be opened so far.
+    Unopened,
+    /// A worker looks at it.
+    Asked,
+    Known {
+        segments: Box<[Segment]>,
+        mapping: Arc<Mapping>,
+    },
+    /// It is no ELF file, or a worker ended over it.
+    Bad,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Table {
+    /// Nothing was done yet, or it was evicted at this second.
+    Absent(u32),
+    Asked,
+    Published,
+    /// No room; try again at this second.
+    NoRoom(u32),
+    /// It has no unwind data, or a worker ended over it.
+    Bad,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Index {
+    Absent,
+    Asked,
+    Done,
+}
+
+#[derive(Debug)]
+struct KnownFile {
+    number: u32,
+    stamp: Option<Stamp>,
+    generation: u64,
+    checked: u32,
+}
+
+/// Where an address range of a process is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// In an executable: number and bias.
+    File(u32, u64),
+    /// In memory of no file, or of a file that is no ELF file.
+    Anon,
+    /// Nobody knows yet.
+    NotYet,
+}
+
+/// What an outcome means for the processes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    /// Nothing.
+    None,
+    /// What is known of the number changed: mappings of it can be published.
+    Known(u32),
+    /// The first number turned out to be the same content as the second.
+    Same(u32, u32),
+}
+
+/// The registry.
+pub struct Registry {
+    files: FxHashMap<FileId, KnownFile>,
+    executables: FxHashMap<u32, Executable>,
+    by_content: FxHashMap<ContentId, u32>,
+    next: u32,
+    vdso: Option<u32>,
+    tables: Tables,
+    queue: Arc<Queue>,
+    shared: Arc<Shared>,
+    taker: Option<IndexTaker>,
+    wanted: Option<IndexWanted>,
+}
+
+impl std::fmt::Debug for Registry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Registry").field("executables", &self.executables.len()).finish_non_exhaustive()
+    }
+}
+
+impl Registry {
+    pub fn new(
+        sink: Box<dyn TableSink + Send>,
+        budget: u64,
+        queue: Arc<Queue>,
+        shared: Arc<Shared>,
+        taker: Option<IndexTaker>,
+        wanted: Option<IndexWanted>,
+    ) -> Self {
+        let mut registry = Self {
+            files: FxHashMap::default(),
+            executables: FxHashMap::default(),
+            by_content: FxHashMap::default(),
+            next: FIRST_EXECUTABLE,
+            vdso: None,
+            tables: Tables::new(sink, budget),
+            queue,
+            shared,
+            taker,
+            wanted,
+        };
+        match vdso::image() {
+            Ok((file, size)) => {
+                registry.vdso = registry.add(Arc::from("[vdso]"), size, State::Unopened, None);
+                if let Some(number) = registry.vdso {
+                    registry.ask(number, Wish::Facts, file);
+                }
+            }
+            Err(e) => tracing::debug!("the vDSO cannot be read: {e}"),
+        }
+        registry
+    }
+
+    fn stats(&self) -> &Stats {
+        &self.shared.stats
+    }
+
+    fn add(&mut self, name: Str, size: u64, state: State, file: Option<FileId>) -> Option<u32> {
+        if self.next >= NUMBERS || self.executables.len() >= MAX_EXECUTABLES {
+            self.stats().executables_refused.add(1);
+            return None;
+        }
+        let number = self.next;
+        self.next += 1;
+        let files = file.into_iter().collect();
+        let executable = Executable { name, size, state, table: Table::Absent(0), index: Index::Absent, files };
+        self.executables.insert(number, executable);
+        self.shared.touch(number);
+        Some(number)
+    }
+
+    /// The number of what a process has mapped; `None` where that is nothing to unwind.
+    pub fn meet(&mut self, pid: u32, mapping: &NewMapping) -> Option<u32> {
+        match &*mapping.name {
+            // 32-bit processes have another one, which has no name of its own.
+            b"[vdso]" => return self.vdso.filter(|_| mapping.start > u64::from(u32::MAX)),
+            b"[vsyscall]" | b"[uprobes]" => return None,
+            _ if mapping.file.inode == 0 => return Some(ANON),
+            _ => {}
+        }
+        let now = self.shared.seconds();
+        let generation = mapping.inode_generation;
+        if let Some(known) = self.files.get(&mapping.file) {
+            let other = generation != 0 && known.generation != 0 && generation != known.generation;
+            if !other && known.stamp.is_some() && known.checked + CHECK_AGAIN > now {
+                return Some(known.number);
+            }
+        }
+        let found = open::find(pid, mapping);
+        if let Some(known) = self.files.get_mut(&mapping.file) {
+            let stamp = found.as_ref().ok().map(|f| f.stamp);
+            let other = generation != 0 && known.generation != 0 && generation != known.generation;
+            let same = !other && (stamp.is_none() || known.stamp.is_none() || stamp == known.stamp);
+            if same {
+                known.checked = now;
+                known.stamp = stamp.or(known.stamp);
+                known.generation = generation.max(known.generation);
+                let number = known.number;
+                if let Ok(found) = found {
+                    self.open(number, &found);
+                }
+                return Some(number);
+            }
+        }
+        self.add_file(mapping, found, now)
+    }
+
+    fn add_file(&mut self, mapping: &NewMapping, found: Result<Found, OpenError>, now: u32) -> Option<u32> {
+        let size = found.as_ref().map_or(0, |f| f.stamp.size);
+        let number = self.add(base_name(&mapping.name), size, State::Unopened, Some(mapping.file))?;
+        let stamp = found.as_ref().ok().map(|f| f.stamp);
+        let known = KnownFile { number, stamp, generation: mapping.inode_generation, checked: now };
+        self.files.insert(mapping.file, known);
+        match found {
+            Ok(found) => self.open(number, &found),
+            Err(OpenError::NotRegular) => self.set_bad(number, "not a regular file"),
+            Err(e) => {
+                self.stats().files_unreadable.add(1);
+                tracing::debug!("{}: {e}", String::from_utf8_lossy(&mapping.name));
+            }
+        }
+        Some(number)
+    }
+
+    /// Opens a file that was found, if there is something to be made of it.
+    fn open(&mut self, number: u32, found: &Found) {
+        let Some(wish) = self.wish(number) else { return };
+        if self.queue.room() == 0 {
+            return; // `wanting` names it later
+        }
+        if let Some(executable) = self.executables.get_mut(&number) {
+            executable.size = found.stamp.size;
+        }
+        match found.open() {
+            Ok(file) => self.ask(number, wish, file),
+            Err(e) => {
+                self.stats().files_unreadable.add(1);
+                tracing::debug!("executable {number} cannot be opened: {e}");
+            }
+        }
+    }
+
+    /// What is to be made of an executable next.
+    fn wish(&self, number: u32) -> Option<Wish> {
+        let executable = self.executables.get(&number)?;
+        let (now, used) = (self.shared.seconds(), self.shared.used(number));
+        let content = match &executable.state {
+            State::Unopened => return Some(Wish::Facts),
+            State::Asked | State::Bad => return None,
+            State::Known { mapping, .. } => mapping.content_id?,
+        };
+        match executable.table {
+            Table::Asked => return None,
+            Table::Absent(since) if since == 0 || used > since => return Some(Wish::Table),
+            Table::NoRoom(again) if now >= again && used + ROOM_AGAIN > now => return Some(Wish::Table),
+            _ => {}
+        }
+        let wanted = executable.index == Index::Absent
+            && self.taker.is_some()
+            && self.wanted.as_ref().is_none_or(|wanted| wanted(content));
+        wanted.then_some(Wish::Index)
+    }
+
+    fn ask(&mut self, number: u32, wish: Wish, file: std::fs::File) {
+        let Some(executable) = self.executables.get_mut(&number) else { return };
+        let job = Job { number, wish, size: executable.size, name: executable.name.clone(), file };
+        if self.queue.push(job).is_err() {
+            self.shared.stats.jobs_deferred.add(1);
+            return;
+        }
+        match wish {
+            Wish::Facts => executable.state = State::Asked,
+            Wish::Table => executable.table = Table::Asked,
+            Wish::Index => executable.index = Index::Asked,
+            #[cfg(test)]
+            Wish::Fault => {}
+        }
+    }
+
+    /// Takes in what a worker made.
+    pub fn done(&mut self, outcome: Outcome) -> Change {
+        let Outcome { job, result, starts } = outcome;
+        self.stats().worker_starts.set(starts);
+        let number = job.number;
+        let change = match (job.wish, result) {
+            (Wish::Facts, Ok(bytes)) => match Facts::from_bytes(&bytes) {
+                Some(facts) => self.learn(number, facts),
+                None => {
+                    self.set_bad(number, "the worker answered nonsense");
+                    Change::Known(number)
+                }
+            },
+            (Wish::Facts, Err(e)) => {
+                self.set_bad(number, &e.to_string());
+                Change::Known(number)
+            }
+            (Wish::Table, result) => {
+                self.take_table(number, result.map_err(|e| e.to_string()));
+                Change::None
+            }
+            (Wish::Index, result) => {
+                self.take_index(number, result.map_err(|e| e.to_string()));
+                Change::None
+            }
+            #[cfg(test)]
+            (Wish::Fault, _) => Change::None,
+        };
+        if let Some(wish) = self.wish(number) {
+            self.ask(number, wish, job.file);
+        }
+        change
+    }
+
+    fn learn(&mut self, number: u32, facts: Facts) -> Change {
+        let same = self.by_content.get(&facts.content_id).copied();
+        if let Some(same) = same.filter(|same| *same != number && self.executables.contains_key(same)) {
+            let files = self.executables.remove(&number).map(|e| e.files).unwrap_or_default();
+            for file in &files {
+                if let Some(known) = self.files.get_mut(file).filter(|known| known.number == number) {
+                    known.number = same;
+                }
+            }
+            if let Some(executable) = self.executables.get_mut(&same) {
+                executable.files.extend(files);
+            }
+            self.shared.touch(same);
+            return Change::Same(number, same);
+        }
+        let Some(executable) = self.executables.get_mut(&number) else { return Change::None };
+        self.by_content.insert(facts.content_id, number);
+        let mapping = Arc::new(Mapping {
+            name: executable.name.clone(),
+            build_id: Arc::from(facts.build_id),
+            content_id: Some(facts.content_id),
+        });
+        executable.state = State::Known { segments: facts.segments.into(), mapping: Arc::clone(&mapping) };
+        self.shared.set_mapping(number, mapping);
+        Change::Known(number)
+    }
+
+    fn set_bad(&mut self, number: u32, reason: &str) {
+        let Some(executable) = self.executables.get_mut(&number) else { return };
+        tracing::debug!("{}: {reason}", executable.name);
+        executable.state = State::Bad;
+        self.stats().files_bad.add(1);
+    }
+
+    fn take_table(&mut self, number: u32, result: Result<Vec<u8>, String>) {
+        let now = self.shared.seconds();
+        let Some(executable) = self.executables.get_mut(&number) else { return };
+        let table = result.and_then(|t| if is_table(&t) { Ok(t) } else { Err("the worker answered nonsense".into()) });
+        executable.table = match table {
+            Ok(table) => match self.tables.publish(number, &table, now, |n| self.shared.used(n)) {
+                Published::Yes => Table::Published,
+                Published::NoRoom => Table::NoRoom(now + ROOM_AGAIN),
+            },
+            Err(reason) => {
+                tracing::debug!("{} has no unwind table: {reason}", executable.name);
+                self.shared.stats.tables_bad.add(1);
+                Table::Bad
+            }
+        };
+        for (other, executable) in &mut self.executables {
+            if executable.table == Table::Published && !self.tables.is_published(*other) {
+                executable.table = Table::Absent(now);
+            }
+        }
+        let stats = self.stats();
+        stats.tables.set(self.tables.count() as u64);
+        stats.table_bytes.set(self.tables.bytes());
+        stats.tables_evicted.set(self.tables.evicted);
+        stats.tables_refused.set(self.tables.refused);
+    }
+
+    fn take_index(&mut self, number: u32, result: Result<Vec<u8>, String>) {
+        let Some(executable) = self.executables.get_mut(&number) else { return };
+        executable.index = Index::Done;
+        let State::Known { mapping, .. } = &executable.state else { return };
+        match (result, mapping.content_id, &mut self.taker) {
+            (Ok(bytes), Some(content_id), Some(taker)) => {
+                self.shared.stats.indexes.add(1);
+                taker(SymbolIndex {
+                    content_id,
+                    build_id: mapping.build_id.clone(),
+                    name: mapping.name.clone(),
+                    bytes,
+                });
+            }
+            (Err(reason), ..) => {
+                tracing::debug!("{} has no symbol index: {reason}", executable.name);
+                self.shared.stats.indexes_bad.add(1);
+            }
+            _ => {}
+        }
+    }
+
+    /// Where a mapping is that starts at `start` and at `offset` in the file.
+    pub fn place(&self, number: u32, start: u64, offset: u64) -> Place {
+        if number == ANON {
+            return Place::Anon;
+        }
+        match self.executables.get(&number).map(|e| &e.state) {
+            None | Some(State::Unopened | State::Asked) => Place::NotYet,
+            Some(State::Bad) => Place::Anon,
+            Some(State::Known { segments, .. }) => match segment_of(segments, offset) {
+                // vaddr of `start` = offset - p_offset + p_vaddr; addresses wrap.
+                Some(s) => Place::File(number, start.wrapping_sub(offset.wrapping_sub(s.offset).wrapping_add(s.vaddr))),
+                None => Place::Anon,
+            },
+        }
+    }
+
+    /// Executables of which something is to be made that needs their file, as many as the
+    /// queue has room for.
+    pub fn wanting(&mut self) -> FxHashSet<u32> {
+        let room = self.queue.room();
+        let mut wanting: FxHashSet<u32> =
+            self.executables.keys().copied().filter(|n| self.wish(*n).is_some()).take(room).collect();
+        if let Some(number) = self.vdso.filter(|n| wanting.remove(n))
+            && let (Some(wish), Ok((file, _))) = (self.wish(number), vdso::image())
+        {
+            self.ask(number, wish, file);
+        }
+        wanting
+    }
+
+    /// Whether some executable's facts are still to come.
+    pub fn is_looking(&self) -> bool {
+        self.executables.values().any(|e| matches!(e.state, State::Asked))
+    }
+
+    /// Takes the file of an executable that is [`wanting`](Self::wanting) from a process that
+    /// has it mapped.
+    pub fn serve(&mut self, number: u32, pid: u32, mapping: &NewMapping) {
+        if let Ok(found) = open::find(pid, mapping) {
+            self.open(number, &found);
+        }
+    }
+
+    /// Forgets what no process in `mapped` has and no sample has named for long.
+    pub fn sweep(&mut self, mapped: &FxHashSet<u32>) {
+        let now = self.shared.seconds();
+        let old: Vec<u32> = self
+            .executables
+            .keys()
+            .copied()
+            .filter(|n| !mapped.contains(n) && Some(*n) != self.vdso && self.shared.used(*n) + FORGET_AFTER < now)
+            .collect();
+        for number in old {
+            let Some(executable) = self.executables.remove(&number) else { continue };
+            self.tables.withdraw(number);
+            self.shared.remove_mapping(number);
+            for file in executable.files {
+                if self.files.get(&file).is_some_and(|known| known.number == number) {
+                    self.files.remove(&file);
+                }
+            }
+            if let State::Known { mapping, .. } = executable.state
+                && let Some(content) = mapping.content_id
+                && self.by_content.get(&content) == Some(&number)
+            {
+                self.by_content.remove(&content);
+            }
+        }
+        self.stats().executables.set(self.executables.len() as u64);
+    }
+}
+
+/// The loadable segment that is mapped from `offset` on; the executable one where several
+/// share a page.
+fn segment_of(segments: &[Segment], offset: u64) -> Option<&Segment> {
+    const PAGE: u64 = 4096;
+    let covers = |s: &&Segment| {
+        let first = s.offset & !(PAGE - 1);
+        let end = s.offset.saturating_add(s.file_size).saturating_add(PAGE - 1) & !(PAGE - 1);
+        (first..end).contains(&offset)
+    };
+    segments.iter().filter(covers).max_by_key(|s| s.executable)
+}
+
+/// The last part of a path, without what the kernel adds to deleted files.
+pub fn base_name(path: &[u8]) -> Str {
+    const LONGEST: usize = 255;
+    let path = path.strip_suffix(b" (deleted)").unwrap_or(path);
+    let name = path.rsplit(|b| *b == b'/').find(|part| !part.is_empty()).unwrap_or(b"unknown");
+    let name = &name[..name.len().min(LONGEST)];
+    Arc::from(String::from_utf8_lossy(name).replace(|c: char| c.is_control(), "\u{fffd}"))
+}

@@ -1,0 +1,18 @@
+//! Processes and their mappings: who runs, since when, what they have mapped executable.
+//! One thread, the tracker, follows them through perf's side band and /proc and keeps the
+//! kernel's tables right.
+
+mod facts;
+mod handle;
+pub mod maps;
+pub mod records;
+pub(crate) mod shared;
+pub mod sink;
+mod space;
+pub(crate) mod stats;
+mod table;
+mod tracker;
+
+pub use handle::Handle;
+pub use stats::TrackerStats;
+pub use tracker::{Tracker, TrackerOptions};

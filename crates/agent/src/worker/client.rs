@@ -1,0 +1,176 @@
+//! The agent's end of the worker: starts it, asks it, and starts it again when it broke.
+
+use std::{
+    ffi::OsString,
+    fs::File,
+    io::{self, Read},
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::net::UnixStream,
+    },
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use super::protocol::{ANSWER_HEADER, MAX_ANSWER, MAX_FILE, Request};
+use crate::sys;
+
+/// Longest time a worker may take for one request.
+pub const TIMEOUT: Duration = Duration::from_secs(20);
+
+/// How to start a worker. It must end up in [`super::main`] with the socket as its standard
+/// input.
+#[derive(Debug, Clone)]
+pub struct WorkerCommand {
+    /// The program.
+    pub program: PathBuf,
+    /// Its arguments.
+    pub arguments: Vec<OsString>,
+    /// Its whole environment.
+    pub environment: Vec<(OsString, OsString)>,
+}
+
+impl Default for WorkerCommand {
+    /// Our own program again, even if its file was replaced meanwhile.
+    fn default() -> Self {
+        Self { program: "/proc/self/exe".into(), arguments: vec!["internal-worker".into()], environment: Vec::new() }
+    }
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkerError {
+    /// The file is not what it should be; asking again will not help.
+    #[error("{0}")]
+    Refused(String),
+    /// The worker died over the file.
+    #[error("the worker ended over it ({0}): the file is left alone from now on")]
+    Died(String),
+    /// The worker took too long and was ended.
+    #[error("the worker took more than {0:?}: the file is left alone from now on")]
+    Timeout(Duration),
+    /// No worker can be started.
+    #[error("no worker can be started: {0}; check the limit on processes and that /proc is mounted")]
+    Start(io::Error),
+}
+
+#[derive(Debug)]
+struct Running {
+    child: Child,
+    socket: UnixStream,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It may have ended already; either way it is gone afterwards.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// One worker, started when it is needed.
+#[derive(Debug)]
+pub struct Worker {
+    command: WorkerCommand,
+    timeout: Duration,
+    running: Option<Running>,
+    starts: u64,
+}
+
+impl Worker {
+    /// Nothing is started yet.
+    pub fn new(command: WorkerCommand, timeout: Duration) -> Self {
+        Self { command, timeout, running: None, starts: 0 }
+    }
+
+    /// Workers started so far.
+    pub fn starts(&self) -> u64 {
+        self.starts
+    }
+
+    /// Ends the worker, so that its memory goes back. The next request starts another.
+    pub fn rest(&mut self) {
+        self.running = None;
+    }
+
+    /// Asks for something to be made of `file`.
+    pub fn ask(&mut self, file: &File, request: &Request) -> Result<Vec<u8>, WorkerError> {
+        if request.size > MAX_FILE {
+            return Err(WorkerError::Refused(format!("{} bytes are more than {MAX_FILE}", request.size)));
+        }
+        if self.running.is_none() {
+            self.running = Some(start(&self.command).map_err(WorkerError::Start)?);
+            self.starts += 1;
+        }
+        let Some(running) = &mut self.running else { return Err(WorkerError::Refused("no worker".into())) };
+        match exchange(&mut running.socket, file, request, self.timeout) {
+            Ok((last, result)) => {
+                if last {
+                    self.running = None;
+                }
+                result.map_err(WorkerError::Refused)
+            }
+            Err(e) => {
+                let mut running = self.running.take();
+                if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) {
+                    return Err(WorkerError::Timeout(self.timeout));
+                }
+                let status = running.as_mut().and_then(|r| {
+                    let _ = r.child.kill();
+                    r.child.wait().ok()
+                });
+                Err(WorkerError::Died(status.map_or_else(|| e.to_string(), |s| s.to_string())))
+            }
+        }
+    }
+}
+
+fn start(command: &WorkerCommand) -> io::Result<Running> {
+    let (socket, theirs) = UnixStream::pair()?;
+    let child = Command::new(&command.program)
+        .args(&command.arguments)
+        .env_clear()
+        .envs(command.environment.iter().map(|(k, v)| (k, v)))
+        .stdin(Stdio::from(OwnedFd::from(theirs)))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()?;
+    Ok(Running { child, socket })
+}
+
+type Exchanged = (bool, Result<Vec<u8>, String>);
+
+fn exchange(socket: &mut UnixStream, file: &File, request: &Request, timeout: Duration) -> io::Result<Exchanged> {
+    let until = Instant::now() + timeout;
+    socket.set_write_timeout(Some(timeout))?;
+    sys::send_with_fd(socket, &request.to_bytes(), file.as_fd())?;
+    let mut header = [0; ANSWER_HEADER];
+    read_until(socket, &mut header, until)?;
+    let [a, b, c, d, last, ok] = header;
+    let length = u32::from_le_bytes([a, b, c, d]) as usize;
+    if length > MAX_ANSWER {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "an answer without bounds"));
+    }
+    let mut payload = vec![0; length];
+    read_until(socket, &mut payload, until)?;
+    let result = if ok != 0 { Ok(payload) } else { Err(String::from_utf8_lossy(&payload).into_owned()) };
+    Ok((last != 0, result))
+}
+
+fn read_until(socket: &mut UnixStream, mut room: &mut [u8], until: Instant) -> io::Result<()> {
+    while !room.is_empty() {
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        socket.set_read_timeout(Some(left))?;
+        match socket.read(room) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(n) => room = &mut room[n..],
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(())
+}
