@@ -15,6 +15,7 @@ const PF_X: u32 = 1;
 const SHT_SYMTAB: u32 = 2;
 const SHT_NOBITS: u32 = 8;
 const SHT_DYNSYM: u32 = 11;
+const STT_FUNC: u8 = 2;
 const SHF_COMPRESSED: u64 = 1 << 11;
 
 /// A loadable segment, with those of its bytes that the file has.
@@ -51,9 +52,18 @@ pub(crate) struct Section<'a> {
 /// A symbol of `.symtab` or `.dynsym`.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Symbol<'a> {
-    pub name: &'a [u8],
     pub address: u64,
     pub size: u64,
+    /// It is code.
+    pub function: bool,
+    /// The names from this symbol's on.
+    names: &'a [u8],
+}
+
+impl Symbol<'_> {
+    pub fn is(&self, name: &str) -> bool {
+        self.names.strip_prefix(name.as_bytes()).is_some_and(|rest| rest.first() == Some(&0))
+    }
 }
 
 /// What was read of a file.
@@ -177,17 +187,18 @@ impl<'a> Elf<'a> {
         self.code().find(|s| s.address <= address && address < s.end()).map(Segment::end)
     }
 
-    /// All symbols that have a name and an address, from `.symtab` and `.dynsym`.
+    /// All symbols that have an address, from `.symtab` and `.dynsym`.
     pub fn symbols(&self) -> impl Iterator<Item = Symbol<'a>> {
         self.sections.iter().filter(|s| s.kind == SHT_SYMTAB || s.kind == SHT_DYNSYM).flat_map(|table| {
             let strings = self.sections.get(table.link as usize).map(|s| s.data).unwrap_or_default();
             table.data.chunks_exact(24).filter_map(move |entry| {
                 let mut entry = Reader::new(entry);
                 let name = entry.u32()?;
-                entry.skip(4)?;
+                let info = entry.u8()?;
+                entry.skip(3)?;
                 let (address, size) = (entry.u64()?, entry.u64()?);
-                let name = Reader::at(strings, u64::from(name)).and_then(|mut r| r.text())?;
-                (address != 0 && !name.is_empty()).then_some(Symbol { name, address, size })
+                let names = strings.get(name as usize..).unwrap_or_default();
+                (address != 0).then_some(Symbol { address, size, function: info & 0xf == STT_FUNC, names })
             })
         })
     }

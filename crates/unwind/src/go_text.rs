@@ -16,7 +16,7 @@ pub(crate) fn find(elf: &Elf<'_>, table_address: u64, table: &PclnTab<'_>) -> Op
         .filter(in_code)
         .or_else(|| by_module(elf, table_address, table).filter(in_code))
         .or_else(|| by_relocation(elf, table_address).filter(in_code))
-        .or_else(|| elf.symbols().find(|s| s.name == b"runtime.text").map(|s| s.address).filter(in_code))
+        .or_else(|| elf.symbols().find(|s| s.is("runtime.text")).map(|s| s.address).filter(in_code))
         .or_else(|| by_entry(elf, table).filter(in_code))
 }
 

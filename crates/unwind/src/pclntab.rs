@@ -93,13 +93,14 @@ impl<'a> PclnTab<'a> {
             let mut reader = Reader::at(self.table, (index as u64).checked_mul(2 * self.entry_size as u64)?)?;
             if self.entry_size == 8 { reader.u64() } else { reader.u32().map(u64::from) }
         };
-        (0..self.functions).map_while(move |i| entry(i).zip(end(i + 1))).filter_map(|((start, at), end)| {
-            if start >= end {
-                return None;
-            }
-            let (name, deltas) = self.describe(at)?;
-            Some(Function { start, end, name, deltas })
-        })
+        // Functions stand in order; where they do not, the rest is not believed.
+        let ordered = |((start, _), end): &((u64, u64), u64)| start <= end;
+        (0..self.functions).map_while(move |i| entry(i).zip(end(i + 1))).take_while(ordered).filter_map(
+            |((start, at), end)| {
+                let (name, deltas) = self.describe(at)?;
+                Some(Function { start, end, name, deltas })
+            },
+        )
     }
 
     fn describe(&self, at: u64) -> Option<(&'a [u8], &'a [u8])> {
@@ -110,7 +111,9 @@ impl<'a> PclnTab<'a> {
         let name = record.u32()?;
         record.skip(8)?;
         let deltas = record.u32()?;
-        let name = Reader::at(self.names, u64::from(name))?.text()?;
+        // Long names are cut: only short ones are asked for.
+        let name = self.names.get(name as usize..)?;
+        let name = name.get(..64).unwrap_or(name).split(|&byte| byte == 0).next()?;
         let deltas = if deltas == 0 { &[][..] } else { Reader::at(self.deltas, u64::from(deltas))?.rest() };
         Some((name, deltas))
     }

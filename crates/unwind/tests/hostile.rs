@@ -114,7 +114,7 @@ fn program(eh_frame: &[u8], code: usize, code_address: u64) -> Vec<u8> {
     out.extend(62u16.to_le_bytes());
     out.extend(1u32.to_le_bytes());
     for word in [code_address, 64, 64 + 3 * 56] {
-        out.extend((word as u64).to_le_bytes());
+        out.extend(word.to_le_bytes());
     }
     out.extend(0u32.to_le_bytes());
     for half in [64u16, 56, 3, 64, 0, 0] {
