@@ -1,10 +1,28 @@
 //! The privileged part: samples every process through eBPF and ships OTLP profiles.
 //! Knows no store and no server.
 
+pub mod agent;
 pub mod aggregate;
 pub mod bpf;
+pub mod config;
+pub mod describe;
+pub mod error;
+pub mod executables;
+pub mod export;
 pub mod identity;
 pub mod ledger;
+pub mod pins;
 pub mod processes;
+pub mod recorder;
 pub mod sample;
+pub mod sampler;
+pub mod status;
+pub mod sys;
 pub mod usage;
+pub mod worker;
+
+pub use agent::Agent;
+pub use config::AgentConfig;
+pub use error::AgentError;
+pub use recorder::{Recorder, Recording};
+pub use sampler::{Sampler, SamplerOptions};

@@ -43,10 +43,10 @@ impl Client {
         if let Some(token) = &self.token {
             request = request.header("authorization", format!("Bearer {token}"));
         }
-        let mut response = request
-            .call()
-            .with_context(|| format!("no answer from {}: is the server running there?", self.base))?;
-        let body = response.body_mut().with_config().limit(ANSWER_LIMIT).read_to_string().context("the answer broke off")?;
+        let mut response =
+            request.call().with_context(|| format!("no answer from {}: is the server running there?", self.base))?;
+        let body =
+            response.body_mut().with_config().limit(ANSWER_LIMIT).read_to_string().context("the answer broke off")?;
         let status = response.status();
         let value: serde_json::Value = serde_json::from_str(&body).unwrap_or_default();
         if !status.is_success() {
@@ -61,8 +61,9 @@ impl Client {
         if let Some(token) = &self.token {
             request = request.header("authorization", format!("Bearer {token}"));
         }
-        let mut response =
-            request.send(body).with_context(|| format!("no answer from {}: is the server running there?", self.base))?;
+        let mut response = request
+            .send(body)
+            .with_context(|| format!("no answer from {}: is the server running there?", self.base))?;
         let text = response.body_mut().read_to_string().unwrap_or_default();
         let value: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
         let message = value["error"]["message"].as_str().unwrap_or(&text).to_owned();

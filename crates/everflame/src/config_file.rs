@@ -14,7 +14,8 @@ pub fn parse() -> anyhow::Result<Cli> {
     let arguments: Vec<OsString> = std::env::args_os().collect();
     let mut command = Cli::command();
     if let Some(path) = named_file(&arguments) {
-        let text = fs::read_to_string(&path).with_context(|| format!("cannot read the file of --config, {}", path.display()))?;
+        let text = fs::read_to_string(&path)
+            .with_context(|| format!("cannot read the file of --config, {}", path.display()))?;
         let keys: toml::Table = text.parse().with_context(|| format!("{} is not TOML", path.display()))?;
         command = with_defaults(command, &keys, &path)?;
     }
@@ -41,7 +42,8 @@ fn named_file(arguments: &[OsString]) -> Option<std::path::PathBuf> {
 
 fn with_defaults(mut command: Command, keys: &toml::Table, path: &Path) -> anyhow::Result<Command> {
     for (key, value) in keys {
-        let values = texts(value).with_context(|| format!("{}: `{key}` is not a text, number, switch or list", path.display()))?;
+        let values = texts(value)
+            .with_context(|| format!("{}: `{key}` is not a text, number, switch or list", path.display()))?;
         let mut known = false;
         let names: Vec<String> = command.get_subcommands().map(|c| c.get_name().to_owned()).collect();
         for name in names {

@@ -18,7 +18,7 @@ mod up;
 
 use std::process::ExitCode;
 
-use options::{Cli, Command};
+use options::Command;
 
 fn main() -> ExitCode {
     // The parser of other programs' files starts before anything else could be opened.

@@ -1,7 +1,10 @@
 //! `symbols`: makes symbol indexes on this machine and sends them to a server; lists what
 //! the server has.
 
-use std::{fs, io::{self, Write}};
+use std::{
+    fs,
+    io::{self, Write},
+};
 
 use anyhow::{Context, bail};
 use everflame_symbols::{IndexLimits, build_index, inspect};

@@ -43,7 +43,15 @@ fn table(out: &mut impl Write, answer: &serde_json::Value) -> io::Result<()> {
         return writeln!(out, "no samples match; widen --from/--until or --query");
     }
     let percent = |count: &serde_json::Value| if all > 0.0 { 100.0 * count.as_f64().unwrap_or(0.0) / all } else { 0.0 };
-    writeln!(out, "{:>8} {:>12} {:>8} {:>12}  {:<10} function", "self %", format!("self {unit}"), "total %", format!("total {unit}"), "kind")?;
+    writeln!(
+        out,
+        "{:>8} {:>12} {:>8} {:>12}  {:<10} function",
+        "self %",
+        format!("self {unit}"),
+        "total %",
+        format!("total {unit}"),
+        "kind"
+    )?;
     for row in rows {
         let text = |key: &str| row[key].as_str().unwrap_or("").to_owned();
         let mapping = text("mapping");

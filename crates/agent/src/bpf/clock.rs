@@ -83,9 +83,9 @@ impl Clock {
             self.seed ^= self.seed >> 7;
             self.seed ^= self.seed << 17;
         }
+        // One distance for all, so that a process has two periods at a time, not one a CPU.
+        let part = self.period * ((self.seed >> 32) % (JITTER_PER_MILLE + 1)) / 1000;
         for clock in &self.clocks {
-            let mixed = (self.seed ^ u64::from(clock.cpu / 2)).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32;
-            let part = self.period * (mixed % (JITTER_PER_MILLE + 1)) / 1000;
             let longer = (u64::from(clock.cpu) + self.round).is_multiple_of(2);
             let period = if longer { self.period + part } else { self.period - part };
             counters.rearm(clock.cpu);

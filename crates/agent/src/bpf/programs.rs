@@ -99,6 +99,20 @@ impl Programs {
         Shared::map(&map.as_fd(), length).map_err(|source| BpfError::Map { map: name, source })
     }
 
+    /// Memory of the maps that are there from the start, bytes. Chunks of tables and of
+    /// mappings come on top as they are needed.
+    pub fn map_bytes(&self) -> u64 {
+        let size = |map: libbpf_rs::Map<'_>| match map.map_type() {
+            libbpf_rs::MapType::RingBuf => u64::from(map.max_entries()),
+            // Key, value and the kernel's own words of a preallocated entry.
+            libbpf_rs::MapType::Hash => {
+                u64::from(map.max_entries()) * (64 + u64::from(map.value_size().next_multiple_of(8)))
+            }
+            _ => u64::from(map.max_entries()) * u64::from(map.value_size().next_multiple_of(8)),
+        };
+        self.object.maps().map(size).sum()
+    }
+
     /// CPUs that can ever be there.
     pub fn cpus(&self) -> u32 {
         self.cpus

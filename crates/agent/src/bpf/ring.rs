@@ -1,7 +1,11 @@
 //! Reads samples from the ring and gives each its stack: frames travel with the first
 //! sample of an epoch, the others name them by hash.
 
-use std::{cell::RefCell, fmt, rc::Rc, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use everflame_profile::Completeness;
 use libbpf_rs::{MapHandle, RingBuffer, RingBufferBuilder};
@@ -13,10 +17,10 @@ use crate::sample::{RawSample, RawStack, UserFrame};
 /// Stacks kept for one epoch. When there are more, a new epoch begins early.
 const STACKS_LIMIT: usize = 32_768;
 
-/// The reading end of the ring. Made and used on one thread.
+/// The reading end of the ring.
 pub struct RingReader {
     ring: RingBuffer<'static>,
-    inbox: Rc<RefCell<Inbox>>,
+    inbox: Arc<Mutex<Inbox>>,
     control: Shared,
     epoch: u64,
 }
@@ -31,15 +35,15 @@ struct Inbox {
 
 impl RingReader {
     pub(super) fn new(map: MapHandle, control: Shared) -> Result<Self, BpfError> {
-        let inbox = Rc::new(RefCell::new(Inbox::default()));
-        let sink = Rc::clone(&inbox);
+        let inbox = Arc::new(Mutex::new(Inbox::default()));
+        let sink = Arc::clone(&inbox);
         // The ring outlives its builder's borrow of the map: libbpf duplicates nothing of
         // the handle but its descriptor, which must stay open, hence the leak.
         let map: &'static MapHandle = Box::leak(Box::new(map));
         let mut builder = RingBufferBuilder::new();
         builder
             .add(map, move |bytes| {
-                sink.borrow_mut().take(bytes);
+                lock(&sink).take(bytes);
                 0
             })
             .map_err(|e| BpfError::Map { map: "ring", source: into_io(e) })?;
@@ -62,8 +66,8 @@ impl RingReader {
         if read < 0 {
             tracing::error!("reading the ring: {}", std::io::Error::from_raw_os_error(-read));
         }
-        let samples = std::mem::take(&mut self.inbox.borrow_mut().samples);
-        if self.inbox.borrow().stacks.len() > STACKS_LIMIT {
+        let samples = std::mem::take(&mut lock(&self.inbox).samples);
+        if lock(&self.inbox).stacks.len() > STACKS_LIMIT {
             self.next_epoch();
         }
         samples
@@ -71,16 +75,21 @@ impl RingReader {
 
     /// Records that could not be read as samples.
     pub fn broken(&self) -> u64 {
-        self.inbox.borrow().broken
+        lock(&self.inbox).broken
     }
 
     /// Forgets the stacks of the epoch before last; the kernel sends frames anew.
     pub fn next_epoch(&mut self) {
         self.epoch += 1;
-        let mut inbox = self.inbox.borrow_mut();
+        let mut inbox = lock(&self.inbox);
         inbox.older = std::mem::take(&mut inbox.stacks);
         self.control.write(0, &self.epoch.to_le_bytes());
     }
+}
+
+/// Only ever taken on the reader's thread; a panic leaves nothing half done.
+fn lock(inbox: &Mutex<Inbox>) -> MutexGuard<'_, Inbox> {
+    inbox.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Inbox {

@@ -1,0 +1,224 @@
+//! The agent: samples in, batches out, and the house kept between. One thread turns the
+//! ring into batches; the tracker and the exporter have their own.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::JoinHandle,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use crate::{
+    AgentError,
+    aggregate::Aggregate,
+    bpf::counters::CounterMap,
+    config::AgentConfig,
+    export::{Exporter, SymbolUploader},
+    ledger::{About, KernelCounters, KernelCounts, KernelUsage, Ledger, new_instance},
+    pins::Pins,
+    processes::{Handle, TrackerOptions},
+    sampler::{Sampler, Sampling},
+    status::{Metrics, Status, StatusServer},
+};
+
+/// How often the ring is looked at. The kernel wakes us earlier when it is half full.
+const TURN: Duration = Duration::from_secs(1);
+/// How often a batch is sent.
+const BATCH_EVERY: Duration = Duration::from_secs(5);
+/// The first batch goes sooner: someone waits for a first picture.
+const FIRST_BATCH_AFTER: Duration = Duration::from_millis(1500);
+/// How long the end waits for the server to take what is left.
+const FLUSH_WITHIN: Duration = Duration::from_secs(10);
+
+/// A running agent.
+#[derive(Debug)]
+pub struct Agent {
+    stopping: Arc<AtomicBool>,
+    pipeline: Option<JoinHandle<()>>,
+    exporter: Arc<Exporter>,
+    symbols: Arc<SymbolUploader>,
+    _status: Option<StatusServer>,
+}
+
+impl Agent {
+    /// Starts to sample and to send.
+    pub fn start(sampler: Sampler, config: AgentConfig) -> Result<Self, AgentError> {
+        let options = sampler.options().clone();
+        let counters = sampler.programs().counters()?;
+        let about = About {
+            instance: new_instance().map_err(AgentError::Start)?,
+            node: config.node.clone(),
+            since: unix_ns(),
+            agent_version: env!("CARGO_PKG_VERSION").into(),
+            kernel: std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().into(),
+            cpus: crate::bpf::clock::online_cpus().len() as u32,
+            rate: options.rate,
+        };
+        let kernel = Box::new(Counters { map: counters, map_bytes: sampler.programs().map_bytes() });
+        let ledger = Arc::new(Ledger::new(about.clone(), counters.user(), kernel)?);
+        let mut pins = Pins::open(&config.spool);
+        for (dead, counters) in pins.predecessors() {
+            let about = About { instance: dead, ..about.clone() };
+            if let Err(e) = ledger.succeed(about, counters.user(), Box::new(Counters { map: counters, map_bytes: 0 })) {
+                tracing::warn!("the account of an agent that died cannot be taken over: {e}");
+            }
+        }
+        let exporter = Arc::new(Exporter::start(config.export(), Arc::clone(&ledger))?);
+        pins.pin(sampler.programs(), &about.instance);
+        let symbols = SymbolUploader::start(&config.endpoint, config.credentials(), config.spool.join("symbols"));
+        let symbols = Arc::new(symbols.map_err(AgentError::Start)?);
+        let (taker, asked) = (Arc::clone(&symbols), Arc::clone(&symbols));
+        let tracker = TrackerOptions {
+            indexes: Some(Box::new(move |index| drop(taker.offer(index.content_id, &index.bytes)))),
+            index_wanted: Some(Box::new(move |content| !asked.has(content))),
+            ..config.tracker()
+        };
+        let sampling = sampler.start(tracker)?;
+        let figures = Figures {
+            ledger: Arc::clone(&ledger),
+            exporter: Arc::clone(&exporter),
+            symbols: Arc::clone(&symbols),
+            tracker: sampling.tracker().clone(),
+        };
+        let start =
+            |address| StatusServer::start(address, Arc::new(figures)).map_err(|e| AgentError::Listen(address, e));
+        let status = config.listen.map(start).transpose()?;
+        let stopping = Arc::new(AtomicBool::new(false));
+        let pipeline = Pipeline {
+            aggregate: Aggregate::new(&config.node, &about.instance),
+            sampling,
+            ledger,
+            exporter: Arc::clone(&exporter),
+            pins,
+            stopping: Arc::clone(&stopping),
+        };
+        let pipeline = std::thread::Builder::new()
+            .name("samples".into())
+            .spawn(move || pipeline.run())
+            .map_err(AgentError::Start)?;
+        Ok(Self { stopping, pipeline: Some(pipeline), exporter, symbols, _status: status })
+    }
+
+    /// Ends the sampling, sends what is left, and returns.
+    pub fn stop(mut self) {
+        self.stopping.store(true, Ordering::Relaxed);
+        if let Some(pipeline) = self.pipeline.take()
+            && pipeline.join().is_err()
+        {
+            tracing::error!("the thread that reads samples panicked");
+        }
+        let stopped = self.exporter.stop(FLUSH_WITHIN);
+        if !stopped.delivered {
+            tracing::warn!("the server did not take everything: {} batches wait in the spool", stopped.left);
+        }
+        self.symbols.flush(FLUSH_WITHIN);
+    }
+}
+
+struct Pipeline {
+    sampling: Sampling,
+    aggregate: Aggregate,
+    ledger: Arc<Ledger>,
+    exporter: Arc<Exporter>,
+    pins: Pins,
+    stopping: Arc<AtomicBool>,
+}
+
+impl Pipeline {
+    fn run(mut self) {
+        let mut batch_at = Instant::now() + FIRST_BATCH_AFTER;
+        while !self.stopping.load(Ordering::Relaxed) {
+            let until_batch = batch_at.saturating_duration_since(Instant::now());
+            let turn = self.sampling.turn(TURN.min(until_batch.max(Duration::from_millis(10))));
+            self.take(turn);
+            if Instant::now() >= batch_at {
+                batch_at = Instant::now() + BATCH_EVERY;
+                self.seal();
+                self.pins.forget(&self.ledger.take_closed());
+            }
+        }
+        let turn = self.sampling.finish();
+        self.take(turn);
+        self.seal();
+        self.sampling.tracker().stop();
+    }
+
+    fn take(&mut self, turn: crate::sampler::Turn) {
+        self.ledger.consumed(turn.drained);
+        for sample in &turn.samples {
+            self.aggregate.add(sample, self.sampling.describer());
+            if self.aggregate.is_full() {
+                self.seal();
+            }
+        }
+    }
+
+    /// Hands the batch over.
+    fn seal(&mut self) {
+        if let Some(batch) = self.aggregate.seal() {
+            self.exporter.push(&batch);
+        }
+    }
+}
+
+/// What the agent's own listener tells.
+#[derive(Debug)]
+struct Figures {
+    ledger: Arc<Ledger>,
+    exporter: Arc<Exporter>,
+    symbols: Arc<SymbolUploader>,
+    tracker: Handle,
+}
+
+impl Status for Figures {
+    fn ready(&self) -> Result<(), String> {
+        if !self.tracker.ready() {
+            return Err("the processes that run already are still being read".into());
+        }
+        if self.ledger.acknowledged_requests() > 0 || self.exporter.spool().batches > 0 {
+            return Ok(());
+        }
+        Err(self.exporter.failure().unwrap_or_else(|| "the first batch is on its way".into()))
+    }
+
+    fn metrics(&self, metrics: &mut Metrics) {
+        self.ledger.metrics(metrics);
+        self.exporter.metrics(metrics);
+        self.symbols.uploads().metrics(metrics);
+        for (name, figure) in self.tracker.stats().iter() {
+            metrics.gauge(&format!("tracker_{name}"), "See the guide to operations.", &[], figure as f64);
+        }
+    }
+}
+
+/// The kernel's counters for the ledger.
+#[derive(Debug)]
+struct Counters {
+    map: CounterMap,
+    map_bytes: u64,
+}
+
+impl KernelCounters for Counters {
+    fn snapshot(&self) -> KernelCounts {
+        let sums = self.map.sums();
+        KernelCounts {
+            taken: sums.taken,
+            idle: sums.idle,
+            ring: sums.ring,
+            ring_full: sums.ring_full,
+            missed_sure: sums.missed_sure,
+            missed_perhaps_idle: sums.missed_perhaps_idle,
+            max_ns: sums.max_ns,
+        }
+    }
+
+    fn usage(&self) -> KernelUsage {
+        KernelUsage { run_ns: self.map.sums().run_ns, map_bytes: self.map_bytes }
+    }
+}
+
+fn unix_ns() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_nanos() as i64)
+}

@@ -1,0 +1,104 @@
+//! What the agent is told.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use crate::{
+    export::{Authorization, Credentials, ExportConfig, Secret, SpoolLimits},
+    processes::TrackerOptions,
+};
+
+/// The agent's options. None of the values is a secret but `api_key` and `headers`, which
+/// are never logged.
+#[derive(Clone)]
+pub struct AgentConfig {
+    /// `http://host:port` of an OTLP server.
+    pub endpoint: String,
+    /// Directory for batches that are not acknowledged yet.
+    pub spool: PathBuf,
+    /// Bytes of it at most.
+    pub spool_bytes: u64,
+    /// Address of the agent's own metrics; none where another listener serves them.
+    pub listen: Option<SocketAddr>,
+    /// Name of this node.
+    pub node: String,
+    /// File with a bearer token.
+    pub token_file: Option<PathBuf>,
+    /// File with an API key.
+    pub api_key_file: Option<PathBuf>,
+    /// An API key.
+    pub api_key: Option<String>,
+    /// Further headers of requests.
+    pub headers: Vec<(String, String)>,
+    /// The project that samples are sent under.
+    pub project: Option<String>,
+    /// Bytes of unwind tables at most.
+    pub table_bytes: u64,
+    /// Whether OTEL_SERVICE_NAME of processes may be read.
+    pub read_service_env: bool,
+}
+
+impl AgentConfig {
+    /// For the tracker; it makes symbol indexes only where someone takes them.
+    pub(crate) fn tracker(&self) -> TrackerOptions {
+        TrackerOptions {
+            table_budget_bytes: self.table_bytes,
+            read_service_env: self.read_service_env,
+            ..TrackerOptions::default()
+        }
+    }
+
+    /// What the server wants to see.
+    pub(crate) fn credentials(&self) -> Credentials {
+        let file = |path: &PathBuf| Secret::File(path.clone());
+        let token = self.token_file.as_ref().map(|path| Authorization::Bearer(file(path)));
+        let key_file = self.api_key_file.as_ref().map(|path| Authorization::ApiKey(file(path)));
+        let key = self.api_key.clone().map(|key| Authorization::ApiKey(Secret::Value(key)));
+        Credentials { authorization: token.or(key_file).or(key), headers: self.headers.clone() }
+    }
+
+    /// For the exporter.
+    pub(crate) fn export(&self) -> ExportConfig {
+        let defaults = ExportConfig::default();
+        ExportConfig {
+            endpoint: self.endpoint.clone(),
+            spool: self.spool.clone(),
+            limits: SpoolLimits { disk_bytes: self.spool_bytes, ..defaults.limits },
+            credentials: self.credentials(),
+            ..defaults
+        }
+    }
+}
+
+impl Default for AgentConfig {
+    fn default() -> Self {
+        Self {
+            endpoint: String::new(),
+            spool: PathBuf::from("/var/lib/everflame/spool"),
+            spool_bytes: 256 << 20,
+            listen: None,
+            node: host_name(),
+            token_file: None,
+            api_key_file: None,
+            api_key: None,
+            headers: Vec::new(),
+            project: None,
+            table_bytes: 64 << 20,
+            read_service_env: true,
+        }
+    }
+}
+
+impl std::fmt::Debug for AgentConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("AgentConfig")
+            .field("endpoint", &self.endpoint)
+            .field("node", &self.node)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The host's name.
+fn host_name() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    if name.trim().is_empty() { "localhost".into() } else { name.trim().into() }
+}

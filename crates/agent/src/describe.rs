@@ -1,0 +1,96 @@
+//! Who and what a sample is about, from the agent's own tables: processes, executables,
+//! kernel symbols.
+
+use std::{
+    cell::{Cell, RefCell},
+    fs,
+    hash::{DefaultHasher, Hash, Hasher},
+    sync::Arc,
+};
+
+use everflame_profile::{Frame, FrameKind, Line, Mapping, Str};
+use everflame_symbols::kallsyms::KernelSymbols;
+use rustc_hash::FxHashMap;
+
+use crate::{
+    identity::{Describe, ProcessIdentity},
+    processes::Handle,
+    sample::ExecutableNumber,
+};
+
+/// Kernel addresses whose frames are kept; when there are more, all are made anew.
+const FRAMES_LIMIT: usize = 16_384;
+
+/// The agent's answers.
+#[derive(Debug)]
+pub struct Describer {
+    tracker: Handle,
+    symbols: RefCell<Option<KernelSymbols>>,
+    modules: Cell<u64>,
+    frames: RefCell<FxHashMap<u64, Frame>>,
+}
+
+impl Describer {
+    /// Reads the kernel's symbols.
+    pub fn new(tracker: Handle) -> Self {
+        let describer =
+            Self { tracker, symbols: RefCell::default(), modules: Cell::new(u64::MAX), frames: RefCell::default() };
+        describer.refresh();
+        describer
+    }
+
+    /// Reads them again if modules came or went.
+    pub fn refresh(&self) {
+        let modules = fs::read_to_string("/proc/modules").unwrap_or_default();
+        let mut hasher = DefaultHasher::new();
+        // Without the reference counts, which change all the time.
+        modules.lines().filter_map(|line| line.split(' ').next()).for_each(|name| name.hash(&mut hasher));
+        if self.modules.replace(hasher.finish()) == hasher.finish() {
+            return;
+        }
+        let parsed = fs::read_to_string("/proc/kallsyms")
+            .map_err(|e| e.to_string())
+            .and_then(|text| KernelSymbols::parse(&text, Some(&modules)).map_err(|e| e.to_string()));
+        match parsed {
+            Ok(symbols) => *self.symbols.borrow_mut() = Some(symbols),
+            Err(e) => tracing::warn!("kernel frames stay addresses: {e}"),
+        }
+        self.frames.borrow_mut().clear();
+    }
+
+    fn name_kernel_frame(&self, address: u64) -> Frame {
+        let kind = FrameKind(Arc::from(FrameKind::KERNEL));
+        let symbols = self.symbols.borrow();
+        let Some(symbol) = symbols.as_ref().and_then(|s| s.resolve(address)) else {
+            let name: Str = Arc::from("vmlinux");
+            let mapping = Some(Arc::new(Mapping { name, build_id: Arc::from(""), content_id: None }));
+            return Frame { kind, mapping, address, lines: Vec::new() };
+        };
+        let mapping = Mapping { name: Arc::from(symbol.module), build_id: Arc::from(""), content_id: None };
+        let line = Line { function: Arc::from(symbol.name), file: Arc::from(""), line: 0 };
+        Frame { kind, mapping: Some(Arc::new(mapping)), address: symbol.address, lines: vec![line] }
+    }
+}
+
+impl Describe for Describer {
+    fn process(&self, pid: u32, time: u64, comm: &str) -> Arc<ProcessIdentity> {
+        self.tracker.process(pid, time, comm)
+    }
+
+    fn executable(&self, number: ExecutableNumber) -> Option<Arc<Mapping>> {
+        self.tracker.executable(number)
+    }
+
+    fn kernel_frame(&self, address: u64) -> Frame {
+        if let Some(frame) = self.frames.borrow().get(&address) {
+            return frame.clone();
+        }
+        let frame = self.name_kernel_frame(address);
+        let mut frames = self.frames.borrow_mut();
+        if frames.len() >= FRAMES_LIMIT {
+            frames.clear();
+        }
+        frames.insert(address, frame.clone());
+        frame
+    }
+}

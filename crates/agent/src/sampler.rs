@@ -1,0 +1,206 @@
+//! The sampling itself: kernel programs, clock, ring, processes and kernel symbols put
+//! together. The agent and `record` take their samples from here.
+
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    bpf::{
+        BpfError,
+        clock::Clock,
+        counters::CounterMap,
+        monotonic_ns,
+        programs::{ProgramOptions, Programs},
+        ring::RingReader,
+    },
+    describe::Describer,
+    processes::{Handle, Tracker, TrackerOptions},
+    sample::RawSample,
+};
+
+/// How long a sample waits for the news of its process: the side band is read every few
+/// tens of milliseconds.
+const SETTLE: Duration = Duration::from_millis(150);
+/// How often the periods are moved (see [`Clock::jitter`]).
+const JITTER_EVERY: Duration = Duration::from_secs(30);
+/// How often CPUs are looked for that came or went.
+const CPUS_EVERY: Duration = Duration::from_secs(5);
+/// How often the stacks that no sample names any more are forgotten.
+const EPOCH: Duration = Duration::from_secs(60);
+
+/// How to sample.
+#[derive(Debug, Clone)]
+pub struct SamplerOptions {
+    /// Samples per second and CPU.
+    pub rate: u32,
+    /// Bytes of the ring, a power of two.
+    pub ring_bytes: u32,
+    /// Longest time of one sample in the interrupt, microseconds.
+    pub time_limit_us: u64,
+    /// Sample only processes marked by [`Sampler::want`] and their children.
+    pub only_wanted: bool,
+}
+
+/// The loaded kernel side; nothing is sampled yet.
+#[derive(Debug)]
+pub struct Sampler {
+    programs: Programs,
+    options: SamplerOptions,
+}
+
+impl Sampler {
+    /// Loads and verifies the kernel programs.
+    pub fn load(options: &SamplerOptions) -> Result<Self, BpfError> {
+        let programs = Programs::load(&ProgramOptions {
+            ring_bytes: options.ring_bytes,
+            time_limit_ns: options.time_limit_us * 1000,
+            only_wanted: options.only_wanted,
+        })?;
+        Ok(Self { programs, options: options.clone() })
+    }
+
+    /// Samples `pid` and the children it will have (with `only_wanted`).
+    pub fn want(&self, pid: u32) -> Result<(), BpfError> {
+        self.programs.want(pid)
+    }
+
+    /// The kernel side.
+    pub fn programs(&self) -> &Programs {
+        &self.programs
+    }
+
+    /// The options it was loaded with.
+    pub fn options(&self) -> &SamplerOptions {
+        &self.options
+    }
+
+    /// Starts to follow processes and to sample.
+    pub fn start(self, tracker: TrackerOptions) -> Result<Sampling, BpfError> {
+        let pool = self.programs.mapping_pool()?;
+        let tables = self.programs.table_space()?;
+        let ring = self.programs.ring_reader()?;
+        let counters = self.programs.counters()?;
+        let tracker = Tracker::start(tracker, Box::new(pool), Box::new(tables))?;
+        let clock = self.programs.start_clock(self.options.rate)?;
+        let now = Instant::now();
+        Ok(Sampling {
+            describer: Describer::new(tracker.clone()),
+            tracker,
+            ring,
+            clock: Some(clock),
+            counters,
+            programs: self.programs,
+            held: VecDeque::new(),
+            jittered: now,
+            cpus_seen: now,
+            epoch: now,
+        })
+    }
+}
+
+/// Samples being taken.
+#[derive(Debug)]
+pub struct Sampling {
+    // The order of fields is the order of their ends: the clock stops first.
+    clock: Option<Clock>,
+    ring: RingReader,
+    tracker: Handle,
+    describer: Describer,
+    counters: CounterMap,
+    programs: Programs,
+    held: VecDeque<RawSample>,
+    jittered: Instant,
+    cpus_seen: Instant,
+    epoch: Instant,
+}
+
+/// What one look at the ring brought.
+#[derive(Debug, Default)]
+pub struct Turn {
+    /// Samples taken out of the ring now.
+    pub drained: u64,
+    /// Samples whose processes are known as well as they will be, oldest first.
+    pub samples: Vec<RawSample>,
+}
+
+impl Sampling {
+    /// Waits until there is something to do, at most `timeout`, and looks at the ring.
+    pub fn turn(&mut self, timeout: Duration) -> Turn {
+        self.ring.wait(timeout);
+        self.keep_house();
+        let drained = self.drain();
+        let settled = monotonic_ns().saturating_sub(SETTLE.as_nanos() as u64);
+        let ready = self.held.iter().take_while(|s| s.time <= settled).count();
+        let samples: Vec<RawSample> = self.held.drain(..ready).collect();
+        self.note(&samples);
+        Turn { drained, samples }
+    }
+
+    /// Stops the clock and empties the ring.
+    pub fn finish(&mut self) -> Turn {
+        self.clock = None;
+        // The last samples' processes: the tracker needs a moment for its news of them.
+        std::thread::sleep(SETTLE);
+        let drained = self.drain();
+        let samples: Vec<RawSample> = self.held.drain(..).collect();
+        self.note(&samples);
+        Turn { drained, samples }
+    }
+
+    /// Says who and what, for the aggregate.
+    pub fn describer(&self) -> &Describer {
+        &self.describer
+    }
+
+    /// The tracker of processes and executables.
+    pub fn tracker(&self) -> &Handle {
+        &self.tracker
+    }
+
+    /// The kernel's counters.
+    pub fn counters(&self) -> CounterMap {
+        self.counters
+    }
+
+    /// CPUs that are sampled now.
+    pub fn cpus(&self) -> u32 {
+        self.clock.as_ref().map_or(0, Clock::cpus)
+    }
+
+    fn drain(&mut self) -> u64 {
+        let fresh = self.ring.drain();
+        let drained = fresh.len() as u64;
+        self.held.extend(fresh);
+        // Records are in order within a CPU only.
+        self.held.make_contiguous().sort_by_key(|s| s.time);
+        drained
+    }
+
+    fn note(&self, samples: &[RawSample]) {
+        for sample in samples {
+            self.tracker.note_sample(sample);
+        }
+    }
+
+    fn keep_house(&mut self) {
+        let now = Instant::now();
+        let Some(clock) = &mut self.clock else { return };
+        if now - self.cpus_seen > CPUS_EVERY {
+            self.cpus_seen = now;
+            if let Err(e) = clock.follow_cpus(&self.programs) {
+                tracing::warn!("a CPU that came is not sampled: {e}");
+            }
+        }
+        if now - self.jittered > JITTER_EVERY {
+            self.jittered = now;
+            clock.jitter(&self.counters);
+        }
+        if now - self.epoch > EPOCH {
+            self.epoch = now;
+            self.ring.next_epoch();
+            self.describer.refresh();
+        }
+    }
+}

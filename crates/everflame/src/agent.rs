@@ -1,0 +1,107 @@
+//! `agent`: profiles this machine and sends the profiles to a server.
+
+use std::{env, fs, path::PathBuf};
+
+use anyhow::Context;
+use everflame_agent::{Agent, AgentConfig, Sampler, SamplerOptions};
+
+use crate::{
+    WrongUse,
+    options::{AgentOptions, SamplingOptions},
+    server,
+};
+
+/// Runs until it is told to stop or the duration is over.
+pub fn run(options: AgentOptions) -> anyhow::Result<()> {
+    if env::var("PROFILING_ENABLED").is_ok_and(|v| matches!(v.as_str(), "false" | "0" | "no")) {
+        tracing::warn!("PROFILING_ENABLED says no: nothing is profiled");
+        return tokio_block(async {
+            server::stop(options.duration)?.await;
+            Ok(())
+        });
+    }
+    let endpoint = endpoint(options.endpoint.as_deref())?;
+    let sampler = Sampler::load(&sampler_options(options.rate, &options.sampling))?;
+    let mut config = AgentConfig {
+        endpoint,
+        spool: options.spool,
+        spool_bytes: options.spool_bytes,
+        listen: Some(options.listen),
+        token_file: options.token_file,
+        ..config(&options.sampling)
+    };
+    if let Some(node) = options.node {
+        config.node = node;
+    }
+    seed_credentials(&mut config)?;
+    let agent = Agent::start(sampler, config)?;
+    tokio_block(async {
+        server::stop(options.duration)?.await;
+        Ok(())
+    })?;
+    agent.stop();
+    Ok(())
+}
+
+fn tokio_block(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(work)
+}
+
+/// What the kernel side is told.
+pub fn sampler_options(rate: u32, sampling: &SamplingOptions) -> SamplerOptions {
+    SamplerOptions { rate, ring_bytes: sampling.ring_bytes, time_limit_us: sampling.time_limit_us, only_wanted: false }
+}
+
+/// What the agent is told everywhere alike.
+pub fn config(sampling: &SamplingOptions) -> AgentConfig {
+    AgentConfig {
+        table_bytes: sampling.table_bytes,
+        read_service_env: !sampling.no_service_env,
+        ..AgentConfig::default()
+    }
+}
+
+/// The endpoint: our option, the names of the deployment that this one replaces, or
+/// OpenTelemetry's.
+fn endpoint(given: Option<&str>) -> anyhow::Result<String> {
+    let names = ["ELASTIC_ENDPOINT", "OTEL_EXPORTER_OTLP_PROFILES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"];
+    let found = given.map(str::to_owned).or_else(|| names.iter().find_map(|name| env::var(name).ok()));
+    let Some(found) = found.filter(|e| !e.is_empty()) else {
+        return Err(WrongUse(format!("--endpoint is missing: say where to send profiles (or set {})", names[0])).into());
+    };
+    let with_scheme = if found.contains("://") { found } else { format!("http://{found}") };
+    if !with_scheme.starts_with("http://") {
+        let message = format!("--endpoint {with_scheme}: only http:// is in this version");
+        return Err(WrongUse(message).into());
+    }
+    Ok(with_scheme.trim_end_matches('/').to_owned())
+}
+
+/// Credentials and names by the environment of the deployment that this one replaces, and
+/// OpenTelemetry's headers. A value may always come from a file (`…_FILE`).
+fn seed_credentials(config: &mut AgentConfig) -> anyhow::Result<()> {
+    if let Some(path) = env::var_os("ELASTIC_API_KEY_FILE").map(PathBuf::from) {
+        config.api_key_file = Some(path);
+    } else if let Ok(key) = env::var("ELASTIC_API_KEY") {
+        config.api_key = Some(key);
+    }
+    if let Some(project) = secret("PROJECT_ID")? {
+        config.project = Some(project);
+    }
+    let headers = secret("OTEL_EXPORTER_OTLP_PROFILES_HEADERS")?.or(secret("OTEL_EXPORTER_OTLP_HEADERS")?);
+    for pair in headers.as_deref().unwrap_or_default().split(',').filter(|p| !p.trim().is_empty()) {
+        let (name, value) =
+            pair.split_once('=').with_context(|| format!("OTEL_EXPORTER_OTLP_HEADERS: `{pair}` is not NAME=VALUE"))?;
+        config.headers.push((name.trim().to_ascii_lowercase(), value.trim().to_owned()));
+    }
+    Ok(())
+}
+
+fn secret(name: &str) -> anyhow::Result<Option<String>> {
+    let file = format!("{name}_FILE");
+    if let Some(path) = env::var_os(&file) {
+        let text = fs::read_to_string(&path).with_context(|| format!("{file}: cannot read {}", path.display()))?;
+        return Ok(Some(text.trim().to_owned()));
+    }
+    Ok(env::var(name).ok().filter(|v| !v.is_empty()))
+}

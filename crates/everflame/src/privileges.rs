@@ -1,0 +1,84 @@
+//! Who runs as whom. The sampler needs privileges; the web server does not get them: as
+//! root it becomes `nobody` before it opens a file or a port of its own.
+
+use std::{
+    fs::{self, File},
+    os::unix::{fs::chown, process::CommandExt},
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context, bail};
+
+/// `nobody` on every distribution.
+const NOBODY: u32 = 65534;
+/// Set for a process whose standard input is its data directory.
+const DATA_ON_STDIN: &str = "EVERFLAME_INTERNAL_DATA_ON_STDIN";
+
+/// Whether this process is root.
+pub fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+/// Makes the data directory with the two rooms of the server, and as root gives those to
+/// `nobody`. The directory itself and the sampler's spool in it stay root's: the server
+/// must not be able to put anything in the sampler's way.
+pub fn prepare_data(data: &Path) -> anyhow::Result<()> {
+    for room in ["store", "symbols"] {
+        let room = data.join(room);
+        fs::create_dir_all(&room)
+            .with_context(|| format!("cannot make the directory {}: choose another with --data", room.display()))?;
+        if is_root() {
+            give_away(&room).with_context(|| {
+                format!(
+                    "cannot give {} to the unprivileged server: choose another directory with --data",
+                    room.display()
+                )
+            })?;
+        }
+    }
+    Ok(())
+}
+
+fn give_away(path: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::MetadataExt;
+    let facts = fs::symlink_metadata(path)?;
+    if facts.uid() != NOBODY && !facts.is_symlink() {
+        chown(path, Some(NOBODY), Some(NOBODY))?;
+    }
+    if facts.is_dir() {
+        for entry in fs::read_dir(path)? {
+            give_away(&entry?.path())?;
+        }
+    }
+    Ok(())
+}
+
+/// A command that runs this program again as `nobody`, its data directory on standard
+/// input: so it may lie below directories that only root can pass through.
+pub fn unprivileged(data: &Path) -> anyhow::Result<Command> {
+    let directory = File::open(data).with_context(|| format!("cannot open the data directory {}", data.display()))?;
+    let mut command = Command::new("/proc/self/exe");
+    command.stdin(Stdio::from(directory)).env(DATA_ON_STDIN, fs::canonicalize(data).unwrap_or_else(|_| data.into()));
+    if is_root() {
+        command.uid(NOBODY).gid(NOBODY);
+    }
+    Ok(command)
+}
+
+/// In the server: as root, starts over as `nobody`. Returns where the data directory is
+/// to be reached, and how it is called.
+pub fn enter(data: &Path) -> anyhow::Result<(PathBuf, PathBuf)> {
+    if let Some(name) = std::env::var_os(DATA_ON_STDIN) {
+        std::env::set_current_dir("/proc/self/fd/0").context("the data directory was not handed over")?;
+        // The sampler that started us is gone when this signal comes: no one is left to ask for us.
+        let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM));
+        return Ok((PathBuf::from("."), PathBuf::from(name)));
+    }
+    prepare_data(data)?;
+    if !is_root() {
+        return Ok((data.to_owned(), data.to_owned()));
+    }
+    let error = unprivileged(data)?.args(std::env::args_os().skip(1)).exec();
+    bail!("cannot start over without privileges: {error}");
+}

@@ -1,0 +1,68 @@
+//! `server`: takes profiles, keeps them, answers queries, shows them.
+
+use std::{future::Future, io::Write, sync::Arc, time::Duration};
+
+use anyhow::Context;
+use everflame_server::{Config, Server};
+use everflame_store::{Embedded, Store};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::{WrongUse, options::ServerOptions, privileges};
+
+/// Runs until it is told to stop or the duration is over.
+pub fn run(options: ServerOptions) -> anyhow::Result<()> {
+    if options.clickhouse.is_some() {
+        return Err(
+            WrongUse("--clickhouse is not in this version: leave it out to use the embedded store".into()).into()
+        );
+    }
+    let (data, shown) = privileges::enter(&options.data)?;
+    let store = Embedded::open(everflame_store::Options {
+        retention_age: Duration::from_secs(options.retention.retention_hours * 3600),
+        retention_bytes: options.retention.retention_bytes,
+        ..everflame_store::Options::new(data.join("store"))
+    })
+    .with_context(|| format!("data directory {}", shown.display()))?;
+    let store: Arc<dyn Store> = Arc::new(store);
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let config = Config {
+            allowed_hosts: options.allowed_hosts.clone(),
+            max_request_bytes: options.max_request_bytes,
+            ..Config::new(options.listen, &data)
+        };
+        let server = Server::bind(config, Arc::clone(&store))?;
+        announce(&server.local_addr().to_string());
+        server.serve(stop(options.duration)?).await?;
+        anyhow::Ok(())
+    })?;
+    drop(runtime);
+    store.flush().context("writing what is in memory")?;
+    Ok(())
+}
+
+/// The one line on standard output that says where to go.
+pub fn announce(address: &str) {
+    let mut out = std::io::stdout().lock();
+    // Whoever reads it may have gone; that is no reason to end.
+    let _ = writeln!(out, "everflame is ready: http://{address}").and_then(|()| out.flush());
+}
+
+/// Ready when SIGTERM or Ctrl-C comes, or when the duration is over.
+pub fn stop(duration: Option<f64>) -> anyhow::Result<impl Future<Output = ()> + Send + 'static> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let over = async move {
+        match duration {
+            Some(seconds) => tokio::time::sleep(Duration::from_secs_f64(seconds)).await,
+            None => std::future::pending().await,
+        }
+    };
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+            () = over => {}
+        }
+    })
+}

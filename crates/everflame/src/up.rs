@@ -1,0 +1,134 @@
+//! `up`: agent and server on this machine. The sampler keeps its privileges to itself: the
+//! server is a child of it that has none.
+
+use std::{
+    io::{BufRead, BufReader},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    process::{Child, Stdio},
+    sync::mpsc,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, bail};
+use everflame_agent::{Agent, AgentConfig, Sampler};
+
+use crate::{Told, agent, options::UpOptions, privileges, server};
+
+/// How long the server may take to become ready.
+const READY_WITHIN: Duration = Duration::from_secs(60);
+/// How long it may take to write what is in memory when it is told to end.
+const END_WITHIN: Duration = Duration::from_secs(30);
+
+/// Runs until it is told to stop, the duration is over, or the server ends.
+pub fn run(options: UpOptions) -> anyhow::Result<()> {
+    let sampler = Sampler::load(&agent::sampler_options(options.rate, &options.sampling))?;
+    privileges::prepare_data(&options.data)?;
+    let mut child = start_server(&options)?;
+    let address = match ready_address(&mut child) {
+        Ok(address) => address,
+        Err(e) => {
+            let _ = child.kill();
+            let _ = child.wait();
+            return Err(e);
+        }
+    };
+    let config = AgentConfig {
+        endpoint: format!("http://{}", reachable(address)),
+        spool: options.data.join("spool"),
+        listen: None,
+        ..agent::config(&options.sampling)
+    };
+    let agent = Agent::start(sampler, config);
+    let outcome = match agent {
+        Ok(agent) => {
+            server::announce(&address.to_string());
+            let outcome = wait(&mut child, options.duration);
+            agent.stop();
+            outcome
+        }
+        Err(e) => Err(e.into()),
+    };
+    end(&mut child)?;
+    outcome
+}
+
+fn start_server(options: &UpOptions) -> anyhow::Result<Child> {
+    let mut command = privileges::unprivileged(&options.data)?;
+    command.arg("server").arg("--listen").arg(options.listen.to_string());
+    command.arg("--data").arg(&options.data);
+    command.args(["--retention-hours", &options.retention.retention_hours.to_string()]);
+    command.args(["--retention-bytes", &options.retention.retention_bytes.to_string()]);
+    if !options.allowed_hosts.is_empty() {
+        command.args(["--allowed-hosts", &options.allowed_hosts.join(",")]);
+    }
+    if let Some(log) = std::env::args().skip_while(|a| a != "--log").nth(1) {
+        command.args(["--log", &log]);
+    }
+    // What the server is to know was said above; `up`'s own length is not for it.
+    command.env_remove("EVERFLAME_DURATION").env_remove("EVERFLAME_CONFIG").env_remove("EVERFLAME_DATA");
+    command.stdout(Stdio::piped()).spawn().context("cannot start the server")
+}
+
+/// Waits for the server's one line.
+fn ready_address(child: &mut Child) -> anyhow::Result<SocketAddr> {
+    let stdout = child.stdout.take().context("the server has no standard output")?;
+    let (send, lines) = mpsc::sync_channel(1);
+    std::thread::spawn(move || {
+        let mut line = String::new();
+        let _ = BufReader::new(stdout).read_line(&mut line);
+        let _ = send.send(line);
+    });
+    let line = lines.recv_timeout(READY_WITHIN).context("the server did not become ready within a minute")?;
+    match line.trim().strip_prefix("everflame is ready: http://").map(str::parse) {
+        Some(Ok(address)) => Ok(address),
+        // It has said on standard error why not.
+        _ => Err(Told.into()),
+    }
+}
+
+/// Where a listener on `address` is reached from this machine.
+fn reachable(mut address: SocketAddr) -> SocketAddr {
+    if address.ip().is_unspecified() {
+        address.set_ip(match address.ip() {
+            IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+            IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+        });
+    }
+    address
+}
+
+fn wait(child: &mut Child, duration: Option<f64>) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let stop = server::stop(duration)?;
+        tokio::pin!(stop);
+        let mut tick = tokio::time::interval(Duration::from_millis(500));
+        loop {
+            tokio::select! {
+                () = &mut stop => return Ok(()),
+                _ = tick.tick() => {
+                    if let Some(status) = child.try_wait()? {
+                        bail!("the server ended ({status}): see its messages above");
+                    }
+                }
+            }
+        }
+    })
+}
+
+fn end(child: &mut Child) -> anyhow::Result<()> {
+    if child.try_wait()?.is_none() {
+        let pid = rustix::process::Pid::from_child(child);
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+    }
+    let until = Instant::now() + END_WITHIN;
+    while Instant::now() < until {
+        if child.try_wait()?.is_some() {
+            return Ok(());
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    child.kill()?;
+    child.wait()?;
+    bail!("the server did not end within {} s and was killed", END_WITHIN.as_secs())
+}
