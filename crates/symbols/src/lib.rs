@@ -11,6 +11,7 @@
 #![forbid(unsafe_code)]
 
 mod build;
+mod cpp;
 mod demangle;
 mod elf;
 mod error;
