@@ -75,7 +75,7 @@ fn server_table(f: &Value) -> String {
     let rows = [
         ("totals of the cluster, every node", exact, "exact", "8.5 % missing", "no answer"),
         (
-            "CPU seconds a million samples, until acknowledged / settled",
+            "CPU seconds a million samples, until acknowledged / all written",
             format!("{:.1} / {:.1}", number(&cpu["acknowledged"]), number(&cpu["settled"])),
             "≤ 15",
             "45",

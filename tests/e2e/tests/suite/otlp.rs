@@ -66,6 +66,8 @@ pub fn over_grpc() -> Outcome {
         assert_eq!(partial.rejected_profiles, 1, "{partial:?}");
         assert!(!partial.error_message.is_empty());
     });
+    // The client's connection ends with its runtime.
+    drop(runtime);
     shown(server.api(), "over-grpc");
     shown(server.api(), "half");
     server.stop();
