@@ -64,6 +64,7 @@ pub struct Processes {
     sink: Box<dyn MappingSink + Send>,
     shared: Arc<Shared>,
     strings: Strings,
+    limit: usize,
     read_service: bool,
     generation: u64,
     /// To be handed to the kernel.
@@ -85,12 +86,13 @@ impl std::fmt::Debug for Processes {
 }
 
 impl Processes {
-    pub fn new(sink: Box<dyn MappingSink + Send>, shared: Arc<Shared>, read_service: bool) -> Self {
+    pub fn new(sink: Box<dyn MappingSink + Send>, shared: Arc<Shared>, limit: usize, read_service: bool) -> Self {
         Self {
             all: FxHashMap::default(),
             sink,
             shared,
             strings: Strings::default(),
+            limit,
             read_service,
             generation: 0,
             dirty: FxHashSet::default(),
@@ -186,7 +188,7 @@ impl Processes {
     }
 
     fn has_room(&self) -> bool {
-        let room = self.all.len() < MAX_PROCESSES;
+        let room = self.all.len() < self.limit;
         if !room {
             self.shared.stats.processes_refused.add(1);
         }

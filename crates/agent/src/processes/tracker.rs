@@ -19,7 +19,7 @@ use super::{
     records::{self, Event, Record},
     shared::Shared,
     sink::{MappingSink, TableSink},
-    table::Processes,
+    table::{MAX_PROCESSES, Processes},
 };
 use crate::{
     bpf::{BpfError, monotonic_ns, sideband::SideBand},
@@ -52,6 +52,8 @@ const READY_WITHIN_NS: u64 = 2_000_000_000;
 pub struct TrackerOptions {
     /// Bytes of unwind tables in the kernel.
     pub table_budget_bytes: u64,
+    /// Processes that are known at the same time.
+    pub max_processes: usize,
     /// Whether `OTEL_SERVICE_NAME` is read from processes' environments.
     pub read_service_env: bool,
     /// How to start the worker.
@@ -68,6 +70,7 @@ impl Default for TrackerOptions {
     fn default() -> Self {
         Self {
             table_budget_bytes: TABLE_BUDGET,
+            max_processes: MAX_PROCESSES,
             read_service_env: true,
             worker: WorkerCommand::default(),
             worker_timeout: TIMEOUT,
@@ -136,7 +139,12 @@ impl Tracker {
             band,
             woken,
             outcomes,
-            processes: Processes::new(mappings, Arc::clone(&shared), options.read_service_env),
+            processes: Processes::new(
+                mappings,
+                Arc::clone(&shared),
+                options.max_processes.min(MAX_PROCESSES),
+                options.read_service_env,
+            ),
             registry: Registry::new(
                 tables,
                 options.table_budget_bytes,
