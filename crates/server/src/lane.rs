@@ -100,7 +100,7 @@ mod tests {
     #[tokio::test]
     async fn a_full_lane_says_so_and_recovers() {
         let lane = Arc::new(Lane::new("tests", 1, 2));
-        let (release, blocked) = mpsc::channel::<()>();
+        let (release, blocked) = mpsc::sync_channel::<()>(1);
         let (started, running) = tokio::sync::oneshot::channel();
         let first = tokio::spawn({
             let lane = lane.clone();

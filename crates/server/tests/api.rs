@@ -6,13 +6,14 @@ use std::{io::Write, sync::Arc};
 
 use common::{
     batch::{Made, in_executable, now, report, s},
-    flame::{check, nodes},
+    flame::{check, integers, nodes, paths},
     raw,
     server::{Running, store},
-    sums::PERIOD,
+    sums::{Fixed, PERIOD, Sums},
 };
 use everflame_profile::{Completeness, ContentId, Mapping, report::REPORT_HEADER};
 use everflame_server::{Config, Error, Server};
+use everflame_store::StoreError;
 use opentelemetry_proto::tonic::collector::profiles::v1development::{
     ExportProfilesServiceRequest, ExportProfilesServiceResponse, profiles_service_client::ProfilesServiceClient,
 };
@@ -82,6 +83,23 @@ fn what_comes_in_is_answered_exactly() {
     let middle = server.json(&format!("/api/v1/flamegraph?from={from}&until={until}"));
     assert_eq!(middle["samples"], 3);
     assert_eq!((middle["from"].as_f64(), middle["until"].as_f64()), (Some(from as f64), Some(until as f64)));
+
+    // Both processes against the first second: what is in both is one node.
+    let second = time / 1_000_000_000;
+    let ranges = format!("from={second}&until=now&base_from={second}&base_until={}", second + 1);
+    let diff = server.json(&format!("/api/v1/diff?{ranges}&base_query=%7Bprocess=%22cart%22%7D"));
+    check(&diff);
+    let (now, then) = (integers(&diff, "total"), integers(&diff, "base_total"));
+    let both: Vec<(String, u64, u64)> =
+        paths(&diff).into_iter().enumerate().map(|(at, path)| (path, now[at], then[at])).collect();
+    let has = |path: &str, now: u64, then: u64| both.contains(&(path.to_owned(), now, then));
+    assert!(has("total", 18, 9) && has("total;cart;_start;main", 8, 5), "{both:?}");
+    assert!(has("total;pay;_start;main;sign", 6, 0) && has("total;cart;_start;main;serve;parse", 5, 5), "{both:?}");
+    assert_eq!((&diff["base"]["samples"], &diff["samples"]), (&json!(9), &json!(18)));
+    assert_eq!(diff["base"]["complete"], json!({"samples": 5, "incomplete": {"depth_limit": 4}}));
+    assert_eq!(diff["base"]["until"], second + 1);
+    let before = server.json(&format!("/api/v1/diff?from={}&until=now", second + 1));
+    assert_eq!((&before["samples"], before["base"]["until"].as_i64()), (&json!(9), Some(second + 1)));
 
     let top = server.json("/api/v1/top?limit=2");
     assert_eq!(top["count"], 6);
@@ -299,4 +317,27 @@ fn the_opentelemetry_profilers_request_is_shown() {
     let path = "total;MainThread;[incomplete: not_said];libpython3.11.so.1.0+0x1000;handler";
     assert_eq!((tree[path].own, tree[path].kind.as_str()), (3, "cpython"));
     assert_eq!(server.json("/api/v1/labels/container.id/values")["values"][0]["samples"], 3);
+}
+
+/// A store that cannot take anything now.
+#[test]
+fn what_the_store_refuses_is_said_with_when_to_come_again() {
+    type Cause = fn() -> StoreError;
+    let causes: [(Cause, u16, &str); 2] = [
+        (|| StoreError::Busy(256), 429, "busy"),
+        (|| StoreError::DiskFull { path: "/data".into() }, 503, "unavailable"),
+    ];
+    for (cause, status, code) in causes {
+        let directory = tempfile::tempdir().expect("a directory");
+        let config = Config::new("127.0.0.1:0".parse().expect("an address"), directory.path());
+        let server = Running::with(config, Arc::new(Fixed { sums: Sums::new().0, append: cause }));
+        let body = Made::of(1, "cart", 1).stack(&["main"], COMPLETE, now(), 1).bytes();
+        let answer = server.ingest(&[], &body);
+        answer.refuses(status, code);
+        assert!(answer.headers.get("retry-after").is_some());
+        // RetryInfo is in the details, in base64.
+        let (code, message, details) = raw::grpc(server.address, &[], raw::framed(0, &body));
+        assert_eq!(code, "14", "{message}");
+        assert!(details.len() > 80, "{details}");
+    }
 }

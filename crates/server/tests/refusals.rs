@@ -100,7 +100,7 @@ fn a_configured_name_is_let_in() {
 #[test]
 fn paths_methods_and_types_that_are_not_there() {
     let (_directory, server) = running();
-    for path in ["/api/v1/nothing", "/api", "/api/v2/top", "/api/v1/diff", "/missing.js", "/assets/none.css"] {
+    for path in ["/api/v1/nothing", "/api", "/api/v2/top", "/missing.js", "/assets/none.css"] {
         server.get(path).refuses(404, "not_found");
     }
     server.request("POST", "/nothing", &[], b"").refuses(404, "not_found");
@@ -153,6 +153,8 @@ fn parameters_that_are_wrong() {
         "series?limit=x",
         "labels?from=x",
         "labels/process/values?limit=x",
+        "diff?base_from=5&base_until=5",
+        "diff?base_query=%7B",
         "processes?until=x",
         "symbols?from=x",
     ];

@@ -1,12 +1,14 @@
 //! Queries: parameters to a selection, sums of the store to an answer.
 
 pub mod accounting;
+pub mod diff;
 pub mod flamegraph;
 pub mod json;
 pub mod labels;
 pub mod names;
 pub mod nodes;
 pub mod params;
+pub mod picture;
 pub mod processes;
 pub mod series;
 pub mod symbols;

@@ -70,20 +70,36 @@ impl Params {
 
     /// `query`, `from`, `until` and `type`.
     pub fn selection(&self) -> Result<Selection, ApiError> {
-        self.selection_of("query", "from", "until")
+        let start = time::parse("now-15m", self.now).map_err(ApiError::internal)?;
+        let all = Selection { selector: Selector::default(), from: start, until: self.now, sample_type: "cpu".into() };
+        let sample_type = self.get("type").unwrap_or("cpu").to_owned();
+        self.selection_of(["query", "from", "until"], Selection { sample_type, ..all })
     }
 
-    /// The same under other names (`base_from`, …).
-    pub fn selection_of(&self, query: &str, from: &str, until: &str) -> Result<Selection, ApiError> {
+    /// `base_query`, `base_from` and `base_until`: unless said, the same query over the
+    /// range of the same length just before.
+    pub fn base(&self, selection: &Selection) -> Result<Selection, ApiError> {
+        let from = selection.from.saturating_sub(selection.until.saturating_sub(selection.from));
+        let default = Selection { from, until: selection.from, ..selection.clone() };
+        self.selection_of(["base_query", "base_from", "base_until"], default)
+    }
+
+    fn selection_of(&self, names: [&str; 3], default: Selection) -> Result<Selection, ApiError> {
+        let [query, from, until] = names;
         let wrong = |name: &str, message: String| ApiError::bad_request(format!("{name}: {message}"));
-        let selector = Selector::parse(self.get(query).unwrap_or("")).map_err(|e| wrong(query, e))?;
-        let start = time::parse(self.get(from).unwrap_or("now-15m"), self.now).map_err(|e| wrong(from, e))?;
-        let end = time::parse(self.get(until).unwrap_or("now"), self.now).map_err(|e| wrong(until, e))?;
+        let selector = match self.get(query) {
+            Some(text) => Selector::parse(text).map_err(|e| wrong(query, e))?,
+            None => default.selector,
+        };
+        let moment = |name: &str, default: i64| match self.get(name) {
+            Some(text) => time::parse(text, self.now).map_err(|e| wrong(name, e)),
+            None => Ok(default),
+        };
+        let (start, end) = (moment(from, default.from)?, moment(until, default.until)?);
         if start >= end {
             return Err(ApiError::bad_request(format!("{from} is not before {until}: the range would be empty")));
         }
-        let sample_type = self.get("type").unwrap_or("cpu").to_owned();
-        Ok(Selection { selector, from: start, until: end, sample_type })
+        Ok(Selection { selector, from: start, until: end, sample_type: default.sample_type })
     }
 
     /// The labels of `group`: comma-separated, `process` unless said, none if empty.

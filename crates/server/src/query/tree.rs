@@ -2,7 +2,7 @@
 //! All of it works on integers; text comes back only when the answer is written.
 
 use everflame_profile::Completeness;
-use everflame_store::StackSums;
+use everflame_store::{StackSum, StackSums};
 use rustc_hash::FxHashMap;
 
 use super::names::{self, MARKER, Names, mix};
@@ -66,6 +66,16 @@ impl Tree {
         ids
     }
 
+    /// Adds sums at the nodes where they end, and to all nodes above.
+    fn count<'a>(&mut self, sums: impl Iterator<Item = (&'a StackSum, u32)>) {
+        for (sum, end) in sums.filter(|(_, end)| *end != NONE) {
+            self.own[end as usize] += sum.samples;
+            self.own_value[end as usize] += sum.value;
+            self.by_completeness[sum.completeness as usize] += sum.samples;
+        }
+        self.sum_up();
+    }
+
     fn sum_up(&mut self) {
         self.total.clone_from(&self.own);
         self.total_value.clone_from(&self.own_value);
@@ -88,15 +98,11 @@ struct Builder<'a> {
 /// Builds the tree of all selected stacks. The second answer says at which node each
 /// of `sums.sums` ended ([`NONE`] for those that are not in it).
 pub fn build(sums: &StackSums, names: &mut Names, shape: Shape) -> (Tree, Vec<u32>) {
+    let order = order(sums, names);
     let root = names.plain(names::ROOT, "total");
+    // One memo serves all stacks of a base, since they stand together.
     let mut builder = Builder { sums, names, tree: Tree::default(), children: FxHashMap::default() };
     builder.push(NONE, root);
-    // Stacks of one base stand together, so that one memo serves them all.
-    let mut order: Vec<u32> = (0..sums.sums.len() as u32).collect();
-    order.sort_unstable_by_key(|at| {
-        let sum = &sums.sums[*at as usize];
-        (sum.group, sum.completeness, sum.node)
-    });
     let mut ends = vec![NONE; sums.sums.len()];
     let plain = shape.focus.is_none() && !shape.invert;
     let mut memo = if plain { vec![(NONE, NONE); sums.nodes.len()] } else { Vec::new() };
@@ -105,32 +111,38 @@ pub fn build(sums: &StackSums, names: &mut Names, shape: Shape) -> (Tree, Vec<u3
     let mut base = 0;
     for at in order {
         let sum = sums.sums[at as usize];
-        if plain {
-            if last != Some((sum.group, sum.completeness)) {
-                base = builder.base(sum.group, sum.completeness);
-                last = Some((sum.group, sum.completeness));
-            }
-            ends[at as usize] = builder.add_memoised(base, sum.node, &mut memo, &mut path);
-        } else {
+        if !plain {
             builder.path(sum.node, &mut path);
             if !bend(&mut path, shape, builder.names) {
                 continue;
             }
-            if last != Some((sum.group, sum.completeness)) {
-                base = builder.base(sum.group, sum.completeness);
-                last = Some((sum.group, sum.completeness));
-            }
-            ends[at as usize] = path.iter().fold(base, |node, entry| builder.child(node, *entry));
         }
+        if last != Some((sum.group, sum.completeness)) {
+            base = builder.base(sum.group, sum.completeness);
+            last = Some((sum.group, sum.completeness));
+        }
+        ends[at as usize] = if plain {
+            builder.add_memoised(base, sum.node, &mut memo, &mut path)
+        } else {
+            path.iter().fold(base, |node, entry| builder.child(node, *entry))
+        };
     }
     let mut tree = builder.tree;
-    for (sum, end) in sums.sums.iter().zip(&ends).filter(|(_, end)| **end != NONE) {
-        tree.own[*end as usize] += sum.samples;
-        tree.own_value[*end as usize] += sum.value;
-        tree.by_completeness[sum.completeness as usize] += sum.samples;
-    }
-    tree.sum_up();
+    tree.count(sums.sums.iter().zip(ends.iter().copied()));
     (tree, ends)
+}
+
+/// The same nodes with other sums: those given, with the nodes at which they end.
+pub fn recounted<'a>(tree: &Tree, sums: impl Iterator<Item = (&'a StackSum, u32)>) -> Tree {
+    let mut other = Tree {
+        parent: tree.parent.clone(),
+        entry: tree.entry.clone(),
+        own: vec![0; tree.len()],
+        own_value: vec![0; tree.len()],
+        ..Tree::default()
+    };
+    other.count(sums);
+    other
 }
 
 /// Keeps of a tree only the samples that pass or end at `node`: the nodes above it
@@ -169,22 +181,41 @@ pub fn subtree(tree: &Tree, node: u32, sums: &StackSums, ends: &[u32]) -> Tree {
     kept
 }
 
-/// The `most` largest nodes by total (0: all), by depth and then by id, so that the same
-/// samples always make the same answer. A node is never larger than its parent, and
-/// among equals the upper ones count first, so that what is kept hangs together.
-pub fn largest(tree: &Tree, ids: &[u64], most: usize) -> Vec<u32> {
-    let mut depths: Vec<u32> = Vec::with_capacity(tree.len());
-    for parent in &tree.parent {
-        depths.push(if *parent == NONE { 0 } else { depths[*parent as usize] + 1 });
-    }
+/// The `most` largest nodes by total (0: all), in the tree's order. A node is never
+/// larger than its parent and comes after it, so that what is kept hangs together.
+pub fn largest(tree: &Tree, most: usize) -> Vec<u32> {
     let mut nodes: Vec<u32> = (0..tree.len() as u32).collect();
-    let place = |node: u32| (depths[node as usize], ids[node as usize]);
     if most > 0 && most < nodes.len() {
-        nodes.select_nth_unstable_by_key(most, |n| (std::cmp::Reverse(tree.total[*n as usize]), place(*n)));
+        nodes.select_nth_unstable_by_key(most, |n| (std::cmp::Reverse(tree.total[*n as usize]), *n));
         nodes.truncate(most);
+        nodes.sort_unstable();
     }
-    nodes.sort_unstable_by_key(|n| place(*n));
     nodes
+}
+
+/// The order in which stacks are added. It follows from what they are, not from how
+/// the store found them, so that the same samples always make the same answer; and
+/// stacks of one base stand together.
+fn order(sums: &StackSums, names: &Names) -> Vec<u32> {
+    let hashes = names.stable_hashes();
+    let mut paths: Vec<u64> = Vec::with_capacity(sums.nodes.len());
+    for node in &sums.nodes {
+        let above = if node.parent == NONE { 0 } else { paths[node.parent as usize] };
+        paths.push(names.of_frame(node.frame).iter().fold(above, |path, entry| mix(path, hashes[*entry as usize])));
+    }
+    let mut groups: Vec<u32> = (0..sums.groups.len() as u32).collect();
+    groups.sort_unstable_by_key(|group| &sums.groups[*group as usize]);
+    let mut rank = vec![0; groups.len()];
+    for (at, group) in groups.iter().enumerate() {
+        rank[*group as usize] = at;
+    }
+    let mut order: Vec<u32> = (0..sums.sums.len() as u32).collect();
+    order.sort_unstable_by_key(|at| {
+        let sum = &sums.sums[*at as usize];
+        let path = paths.get(sum.node as usize).copied().unwrap_or_default();
+        (rank.get(sum.group as usize).copied(), sum.completeness, path)
+    });
+    order
 }
 
 /// Cuts and turns a path (outermost first) as the shape says; false if it is not in.

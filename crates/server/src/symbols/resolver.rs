@@ -19,13 +19,16 @@ pub struct Symbol {
     pub line: u32,
 }
 
+/// An executable with the number that it has within a request.
+type Numbered = (u32, Arc<Open>);
+
 /// Names addresses by the indexes that are there now.
 #[derive(Debug)]
 pub struct Resolver<'a> {
     symbols: &'a Symbols,
     /// By pointer: the frames of an executable share their mapping. The pointers stay
     /// taken, since the mapping is kept beside the index.
-    executables: FxHashMap<usize, (Arc<Mapping>, Option<(u32, Arc<Open>)>)>,
+    executables: FxHashMap<usize, (Arc<Mapping>, Option<Numbered>)>,
     /// Names by (number of the executable, start of the function).
     functions: FxHashMap<(u32, u64), Str>,
     none: Str,

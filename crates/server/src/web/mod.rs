@@ -44,6 +44,7 @@ fn routes() -> Vec<Route> {
         ("GET", "/api/v1/flamegraph", get(pages::flamegraph)),
         ("GET", "/api/v1/top", get(pages::top)),
         ("GET", "/api/v1/series", get(pages::series)),
+        ("GET", "/api/v1/diff", get(pages::diff)),
         ("GET", "/api/v1/types", get(pages::types)),
         ("GET", "/api/v1/labels", get(pages::labels)),
         ("GET", "/api/v1/labels/{name}/values", get(pages::label_values)),

@@ -13,8 +13,8 @@ use crate::{
     app::App,
     ingest::body::{self, Encoding},
     query::{
-        accounting as accounts, flamegraph as flame, labels as label, nodes as agents, processes as process,
-        series as time_series, symbols as executables, top as table,
+        accounting as accounts, diff as difference, flamegraph as flame, labels as label, nodes as agents,
+        processes as process, series as time_series, symbols as executables, top as table,
     },
     symbols::{MAX_INDEX_BYTES, Put},
 };
@@ -31,6 +31,12 @@ pub async fn flamegraph(State(app): Shared, uri: Uri) -> Answer {
 /// Top functions, files or mappings.
 pub async fn top(State(app): Shared, uri: Uri) -> Answer {
     let request = table::Request::new(&uri)?;
+    app.query(move |app| request.answer(&*app.store, &app.symbols)).await.map(json)
+}
+
+/// Two selections in one tree.
+pub async fn diff(State(app): Shared, uri: Uri) -> Answer {
+    let request = difference::Request::new(&uri)?;
     app.query(move |app| request.answer(&*app.store, &app.symbols)).await.map(json)
 }
 

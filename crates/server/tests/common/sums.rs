@@ -86,11 +86,20 @@ fn mapping(name: &str) -> Arc<Mapping> {
 
 /// Answers every query for stacks with the same sums, regrouped as asked: the groups
 /// are taken as they were written, or merged where no label is asked for.
-pub struct Fixed(pub StackSums);
+pub struct Fixed {
+    pub sums: StackSums,
+    /// Why nothing can be appended.
+    pub append: fn() -> StoreError,
+}
+
+/// One that only answers.
+pub fn fixed(sums: &StackSums) -> Fixed {
+    Fixed { sums: sums.clone(), append: || StoreError::Unusable("this store only answers".into()) }
+}
 
 impl Store for Fixed {
     fn stacks(&self, _: &Selection, group: &[String]) -> Result<StackSums, StoreError> {
-        let mut sums = self.0.clone();
+        let mut sums = self.sums.clone();
         if group.is_empty() {
             sums.groups = vec![Vec::new()];
             let mut merged: Vec<StackSum> = Vec::new();
@@ -110,7 +119,7 @@ impl Store for Fixed {
     }
 
     fn append(&self, _: &Batch, _: Option<&Report>, _: i64) -> Result<Appended, StoreError> {
-        Err(StoreError::Unusable("this store only answers".into()))
+        Err((self.append)())
     }
 
     fn series(&self, _: &Selection, _: Option<&str>, _: i64) -> Result<SeriesSums, StoreError> {
@@ -161,7 +170,7 @@ pub fn flamegraph_bytes(sums: &StackSums, query: &str) -> Vec<u8> {
     let request = everflame_server::query::flamegraph::Request::new(&uri).expect("parameters");
     let directory = tempfile::tempdir().expect("a directory");
     let symbols = Symbols::open(directory.path(), Default::default()).expect("a symbol directory");
-    request.answer(&Fixed(sums.clone()), &symbols).expect("an answer")
+    request.answer(&fixed(sums), &symbols).expect("an answer")
 }
 
 /// The answer to a query for the top.
@@ -170,6 +179,6 @@ pub fn top(sums: &StackSums, query: &str) -> Value {
     let request = everflame_server::query::top::Request::new(&uri).expect("parameters");
     let directory = tempfile::tempdir().expect("a directory");
     let symbols = Symbols::open(directory.path(), Default::default()).expect("a symbol directory");
-    let answer = request.answer(&Fixed(sums.clone()), &symbols).expect("an answer");
+    let answer = request.answer(&fixed(sums), &symbols).expect("an answer");
     serde_json::from_slice(&answer).expect("JSON")
 }
