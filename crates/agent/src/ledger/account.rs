@@ -52,16 +52,13 @@ pub struct Figures {
     pub acknowledged: u64,
     /// Dropped, by [`Reason`] in the order of [`Reason::ALL`].
     pub dropped: [u64; 4],
-    /// Last batch that entered the spool; the first is 1.
-    pub spooled_sequence: u64,
-    /// Last batch that was acknowledged or refused for good.
-    pub acknowledged_sequence: u64,
+    /// Last batch that left the head of the spool: acknowledged, refused for good or
+    /// unreadable. The first batch is 1.
+    pub finished_sequence: u64,
     /// Last batch that was dropped to make room.
     pub dropped_sequence: u64,
     /// The older batch that stayed in the spool then.
     pub kept_sequence: u64,
-    /// Last batch that was set aside as unreadable.
-    pub unreadable_sequence: u64,
     /// Last report.
     pub report_sequence: u64,
 }
@@ -74,11 +71,9 @@ impl Figures {
             self.spool,
             self.sent,
             self.acknowledged,
-            self.spooled_sequence,
-            self.acknowledged_sequence,
+            self.finished_sequence,
             self.dropped_sequence,
             self.kept_sequence,
-            self.unreadable_sequence,
             self.report_sequence,
         ];
         let mut words = [0; BANK];
@@ -96,12 +91,10 @@ impl Figures {
             spool: words[2],
             sent: words[3],
             acknowledged: words[4],
-            spooled_sequence: words[5],
-            acknowledged_sequence: words[6],
-            dropped_sequence: words[7],
-            kept_sequence: words[8],
-            unreadable_sequence: words[9],
-            report_sequence: words[10],
+            finished_sequence: words[5],
+            dropped_sequence: words[6],
+            kept_sequence: words[7],
+            report_sequence: words[8],
             dropped,
         }
     }
@@ -113,9 +106,7 @@ impl Figures {
 
     /// Whether the batch of a file has left the spool as far as the figures go.
     fn is_gone(&self, sequence: u64) -> bool {
-        sequence <= self.acknowledged_sequence
-            || (sequence <= self.dropped_sequence && sequence != self.kept_sequence)
-            || sequence == self.unreadable_sequence
+        sequence <= self.finished_sequence || (sequence <= self.dropped_sequence && sequence != self.kept_sequence)
     }
 }
 
@@ -250,7 +241,6 @@ impl Account {
         let (gone, kept): (Vec<(u64, u64)>, Vec<(u64, u64)>) =
             files.iter().partition(|(sequence, _)| before.is_gone(*sequence));
         let spooled: u64 = kept.iter().map(|(_, samples)| samples).sum();
-        let last = kept.iter().map(|(sequence, _)| *sequence).max().unwrap_or(0);
         let mut kernel = self.counts();
         // Batches on disk that the figures do not know at all (saved before them): they
         // were taken, so they are added to what is known.
@@ -268,7 +258,6 @@ impl Account {
             (f.aggregate, f.spool, f.sent) = (0, spooled, 0);
             // ...is in a file, or it died.
             f.drop_for(Reason::AgentDied, alive.saturating_sub(spooled));
-            f.spooled_sequence = f.spooled_sequence.max(last);
         });
         gone.into_iter().map(|(sequence, _): (u64, u64)| sequence).collect()
     }

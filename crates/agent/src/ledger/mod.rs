@@ -20,8 +20,9 @@
 //! word, so a kill at any instruction leaves the state before or after it, never between.
 //! The spool directory is the second thing that survives. A successor compares the two
 //! ([`account::Account::settle`]): the figures carry the sequence numbers of the last
-//! batch that entered the spool, was acknowledged, dropped or set aside, which tells for
-//! every file whether the change that goes with it was made. What was in the ring or the
+//! batch that left the spool at its head and of the last that was dropped to make room,
+//! which tells for every file whether it still counts. A file is removed after the change
+//! of the figures that goes with it, and written before. What was in the ring or the
 //! aggregate died with the process and is counted as `agent_died`; what is in the spool is
 //! sent, with reports of the instance that took it. When nothing of a dead instance is in
 //! flight any more and its last report is acknowledged, its account is closed.

@@ -1,0 +1,267 @@
+//! Symbol indexes on their way: each goes to the server once per content, from a queue on
+//! disk that outlives the agent.
+
+use std::{
+    collections::{HashSet, VecDeque},
+    fs, io,
+    path::PathBuf,
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use everflame_profile::ContentId;
+
+use super::{backoff::Backoff, credentials::Credentials};
+
+/// Bytes of indexes that wait, on disk.
+pub const MAX_QUEUED_BYTES: u64 = 512 << 20;
+/// Number of indexes that wait.
+pub const MAX_QUEUED_INDEXES: usize = 4096;
+/// Contents that are remembered as delivered; beyond it, all are forgotten, which costs a
+/// question to the server each.
+const MAX_DELIVERED: usize = 65_536;
+const EXTENSION: &str = ".index";
+const ANSWER_WITHIN: Duration = Duration::from_secs(60);
+
+/// What became of the indexes so far.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SymbolUploads {
+    /// Waiting now.
+    pub queued: usize,
+    /// Their bytes.
+    pub queued_bytes: u64,
+    /// Taken by the server.
+    pub uploaded: u64,
+    /// Bytes of those.
+    pub uploaded_bytes: u64,
+    /// The server had them already.
+    pub known: u64,
+    /// The server refused them as broken.
+    pub refused: u64,
+    /// Not queued because the queue was full or could not be written.
+    pub dropped: u64,
+    /// Attempts that failed and are made again.
+    pub retries: u64,
+}
+
+/// Uploads symbol indexes in a thread of its own.
+#[derive(Debug)]
+pub struct SymbolUploader {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    directory: PathBuf,
+    queue: Mutex<Queue>,
+    wake: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    waiting: VecDeque<(ContentId, u64)>,
+    delivered: HashSet<ContentId>,
+    uploads: SymbolUploads,
+    stopping: bool,
+}
+
+/// How an attempt ended.
+enum Delivery {
+    Uploaded,
+    Known,
+    Refused(String),
+    Retry(String),
+}
+
+impl SymbolUploader {
+    /// Begins to upload to `endpoint` (`http://HOST:PORT`) what is queued in `directory`.
+    pub fn start(endpoint: &str, credentials: Credentials, directory: PathBuf) -> io::Result<Self> {
+        let base = if endpoint.contains("://") { endpoint.to_string() } else { format!("http://{endpoint}") };
+        let shared = Arc::new(Shared { directory, queue: Mutex::new(Queue::default()), wake: Condvar::new() });
+        shared.take_over();
+        let worker = shared.clone();
+        let base = base.trim_end_matches('/').to_string();
+        let thread = std::thread::Builder::new()
+            .name("everflame-symbols".to_string())
+            .spawn(move || worker.run(&base, &credentials))?;
+        Ok(Self { shared, thread: Some(thread) })
+    }
+
+    /// Queues an index. `false`: there was no room for it; offer it again later.
+    pub fn offer(&self, content_id: ContentId, bytes: &[u8]) -> bool {
+        self.shared.offer(content_id, bytes)
+    }
+
+    /// Whether the server has an index for this content or will get one from the queue.
+    pub fn has(&self, content_id: ContentId) -> bool {
+        let queue = self.shared.queue();
+        queue.delivered.contains(&content_id) || queue.waiting.iter().any(|(id, _)| *id == content_id)
+    }
+
+    /// What became of the indexes so far.
+    pub fn uploads(&self) -> SymbolUploads {
+        let queue = self.shared.queue();
+        let queued_bytes = queue.waiting.iter().map(|(_, bytes)| bytes).sum();
+        SymbolUploads { queued: queue.waiting.len(), queued_bytes, ..queue.uploads }
+    }
+
+    /// Waits until nothing is queued, at most `within`; answers whether that is so.
+    pub fn flush(&self, within: Duration) -> bool {
+        let empty = |queue: &mut Queue| !queue.waiting.is_empty();
+        let waited = self.shared.wake.wait_timeout_while(self.shared.queue(), within, empty);
+        waited.unwrap_or_else(PoisonError::into_inner).0.waiting.is_empty()
+    }
+}
+
+impl Drop for SymbolUploader {
+    fn drop(&mut self) {
+        self.shared.queue().stopping = true;
+        self.shared.wake.notify_all();
+        // An upload under way may take its time; the next agent finds the queue on disk.
+        drop(self.thread.take());
+    }
+}
+
+impl Shared {
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn path(&self, id: ContentId) -> PathBuf {
+        self.directory.join(format!("{id}{EXTENSION}"))
+    }
+
+    fn take_over(&self) {
+        let Ok(listing) = fs::read_dir(&self.directory) else { return };
+        let mut queue = self.queue();
+        for file in listing.flatten() {
+            let name = file.file_name().to_string_lossy().into_owned();
+            match name.strip_suffix(EXTENSION).and_then(ContentId::parse) {
+                Some(id) if queue.waiting.len() < MAX_QUEUED_INDEXES => {
+                    queue.waiting.push_back((id, file.metadata().map_or(0, |m| m.len())));
+                }
+                _ => drop(fs::remove_file(file.path())),
+            }
+        }
+    }
+
+    fn offer(&self, id: ContentId, bytes: &[u8]) -> bool {
+        let mut queue = self.queue();
+        if queue.delivered.contains(&id) || queue.waiting.iter().any(|(waiting, _)| *waiting == id) {
+            return true;
+        }
+        let queued: u64 = queue.waiting.iter().map(|(_, bytes)| bytes).sum();
+        let room = queue.waiting.len() < MAX_QUEUED_INDEXES && queued + bytes.len() as u64 <= MAX_QUEUED_BYTES;
+        let written = room.then(|| {
+            let temporary = self.directory.join(format!("{id}.tmp"));
+            fs::create_dir_all(&self.directory)
+                .and_then(|()| fs::write(&temporary, bytes))
+                .and_then(|()| fs::rename(&temporary, self.path(id)))
+                .inspect_err(|_| drop(fs::remove_file(&temporary)))
+        });
+        match written {
+            Some(Ok(())) => {
+                queue.waiting.push_back((id, bytes.len() as u64));
+                self.wake.notify_all();
+                true
+            }
+            refused => {
+                if queue.uploads.dropped == 0 {
+                    let why = refused.and_then(Result::err).map_or("the queue is full".to_string(), |e| e.to_string());
+                    tracing::warn!("a symbol index cannot be queued in {}: {why}", self.directory.display());
+                }
+                queue.uploads.dropped += 1;
+                false
+            }
+        }
+    }
+
+    fn run(&self, base: &str, credentials: &Credentials) {
+        let agent: ureq::Agent = ureq::Agent::config_builder()
+            .http_status_as_error(false)
+            .timeout_global(Some(ANSWER_WITHIN))
+            .user_agent(concat!("everflame/", env!("CARGO_PKG_VERSION")))
+            .build()
+            .into();
+        let mut backoff = Backoff::new();
+        let mut failing = false;
+        while let Some(id) = self.next() {
+            let outcome = match fs::read(self.path(id)) {
+                Ok(bytes) => deliver(&agent, base, credentials, id, &bytes).map(|d| (d, bytes.len() as u64)),
+                Err(e) => Ok((Delivery::Refused(format!("its file cannot be read: {e}")), 0)),
+            };
+            let (outcome, bytes) = outcome.unwrap_or_else(|why| (Delivery::Retry(why), 0));
+            let mut queue = self.queue();
+            match outcome {
+                Delivery::Uploaded => {
+                    queue.uploads.uploaded += 1;
+                    queue.uploads.uploaded_bytes += bytes;
+                }
+                Delivery::Known => queue.uploads.known += 1,
+                Delivery::Refused(why) => {
+                    tracing::warn!("the server refused the symbol index {id}: {why}");
+                    queue.uploads.refused += 1;
+                }
+                Delivery::Retry(why) => {
+                    if !std::mem::replace(&mut failing, true) {
+                        tracing::warn!("symbol indexes wait: {why}");
+                    }
+                    queue.uploads.retries += 1;
+                    let pause = backoff.failed(None);
+                    let waited = self.wake.wait_timeout_while(queue, pause, |queue| !queue.stopping);
+                    drop(waited.unwrap_or_else(PoisonError::into_inner));
+                    continue;
+                }
+            }
+            backoff.succeeded();
+            failing = false;
+            if queue.delivered.len() >= MAX_DELIVERED {
+                queue.delivered.clear();
+            }
+            queue.delivered.insert(id);
+            queue.waiting.retain(|(waiting, _)| *waiting != id);
+            drop(queue);
+            drop(fs::remove_file(self.path(id)));
+            self.wake.notify_all();
+        }
+    }
+
+    /// The index to send next; `None` at the end.
+    fn next(&self) -> Option<ContentId> {
+        let idle = |queue: &mut Queue| queue.waiting.is_empty() && !queue.stopping;
+        let queue = self.wake.wait_while(self.queue(), idle).unwrap_or_else(PoisonError::into_inner);
+        if queue.stopping { None } else { queue.waiting.front().map(|(id, _)| *id) }
+    }
+}
+
+/// Asks the server whether it has the index, and gives it if not.
+fn deliver(
+    agent: &ureq::Agent,
+    base: &str,
+    credentials: &Credentials,
+    id: ContentId,
+    bytes: &[u8],
+) -> Result<Delivery, String> {
+    let url = format!("{base}/api/v1/symbols/{id}");
+    let headers = credentials.read().map_err(|e| e.to_string())?;
+    let mut head = agent.head(&url);
+    let mut put = agent.put(&url).header("content-type", "application/octet-stream");
+    for (name, value) in &headers {
+        head = head.header(name, value);
+        put = put.header(name, value);
+    }
+    if head.call().map_err(|e| e.to_string())?.status() == 200 {
+        return Ok(Delivery::Known);
+    }
+    let mut answer = put.send(bytes).map_err(|e| e.to_string())?;
+    let status = answer.status().as_u16();
+    let mut said = || answer.body_mut().with_config().limit(4096).read_to_string().unwrap_or_default();
+    Ok(match status {
+        200..300 => Delivery::Uploaded,
+        409 => Delivery::Known,
+        400 | 413 | 415 | 422 => Delivery::Refused(format!("{status} {}", said())),
+        _ => Delivery::Retry(format!("{status} {}", said())),
+    })
+}
