@@ -141,10 +141,13 @@ impl TableWriter {
     }
 
     /// Ends the file and waits until it is on disk.
-    pub fn finish(self) -> io::Result<FileInfo> {
-        let checked = self.writer.into_inner().map_err(into_io)?;
+    pub fn finish(mut self) -> io::Result<FileInfo> {
+        self.writer.finish().map_err(into_io)?;
+        // Not `into_inner`: it would say a full disk in words only.
+        self.writer.sync()?;
+        let checked = self.writer.inner();
         checked.file.sync_all()?;
-        Ok(FileInfo { bytes: checked.bytes, crc32: checked.hasher.finalize() })
+        Ok(FileInfo { bytes: checked.bytes, crc32: checked.hasher.clone().finalize() })
     }
 }
 
