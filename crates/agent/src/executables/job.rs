@@ -52,7 +52,7 @@ impl Ord for Job {
 #[derive(Debug, Default)]
 struct Waiting {
     jobs: BinaryHeap<Job>,
-    running: bool,
+    running: Option<Wish>,
     stopped: bool,
 }
 
@@ -82,20 +82,27 @@ impl Queue {
     /// The next job; `None` after `patience` without one. The one before counts as done.
     pub fn pop(&self, patience: Duration) -> Option<Job> {
         let mut waiting = self.lock();
-        waiting.running = false;
+        waiting.running = None;
         if waiting.jobs.is_empty() && !waiting.stopped {
             waiting =
                 self.changed.wait_timeout(waiting, patience).map_or_else(|e| e.into_inner().0, |(guard, _)| guard);
         }
         let job = waiting.jobs.pop();
-        waiting.running = job.is_some();
+        waiting.running = job.as_ref().map(|job| job.wish);
         job
     }
 
     /// Whether anything waits or is under way.
     pub fn is_busy(&self) -> bool {
         let waiting = self.lock();
-        waiting.running || !waiting.jobs.is_empty()
+        waiting.running.is_some() || !waiting.jobs.is_empty()
+    }
+
+    /// Whether an unwind table, or what decides on one, waits or is under way.
+    pub fn has_tables(&self) -> bool {
+        let waiting = self.lock();
+        let concerns = |wish: &Wish| *wish != Wish::Index;
+        waiting.running.as_ref().is_some_and(concerns) || waiting.jobs.iter().any(|job| concerns(&job.wish))
     }
 
     /// Jobs that still find a place.

@@ -500,3 +500,37 @@ pub fn base_name(path: &[u8]) -> Str {
     let name = &name[..name.len().min(LONGEST)];
     Arc::from(String::from_utf8_lossy(name).replace(|c: char| c.is_control(), "\u{fffd}"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_segment_of_a_mapping() {
+        let segment = |offset, vaddr, file_size, executable| Segment {
+            vaddr,
+            offset,
+            file_size,
+            mem_size: file_size,
+            executable,
+        };
+        // As lld lays it out: segments share pages, addresses run ahead of offsets.
+        let all =
+            [segment(0, 0, 0x1234, false), segment(0x1240, 0x2240, 0x3000, true), segment(0x4300, 0x6300, 9, false)];
+        assert_eq!(segment_of(&all, 0x1000), Some(&all[1]));
+        assert_eq!(segment_of(&all, 0x3000), Some(&all[1]));
+        assert_eq!(segment_of(&all, 0), Some(&all[0]));
+        assert_eq!(segment_of(&all, 0x5000), None);
+        let hostile = [segment(u64::MAX - 5, u64::MAX, u64::MAX, true)];
+        assert_eq!(segment_of(&hostile, 0), None);
+    }
+
+    #[test]
+    fn base_names_of_all_kinds() {
+        assert_eq!(&*base_name(b"/a/b.so (deleted)"), "b.so");
+        assert_eq!(&*base_name(b"/memfd:x (deleted)"), "memfd:x");
+        assert_eq!(&*base_name(b"///"), "unknown");
+        assert_eq!(&*base_name(b"/a\n\x1b[1m\xff"), "a\u{fffd}\u{fffd}[1m\u{fffd}");
+        assert_eq!(base_name(&[b'x'; 5000]).len(), 255);
+    }
+}

@@ -103,3 +103,79 @@ impl Tables {
         Some(length)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    };
+
+    use super::*;
+    use crate::processes::sink::NoRoom;
+
+    struct Sink {
+        room: Arc<AtomicU64>,
+        there: Arc<Mutex<Vec<u32>>>,
+    }
+
+    impl TableSink for Sink {
+        fn publish(&mut self, executable: u32, table: &[u8]) -> Result<(), NoRoom> {
+            if (table.len() as u64) > self.room.load(Ordering::Relaxed) {
+                return Err(NoRoom);
+            }
+            self.there.lock().unwrap().push(executable);
+            Ok(())
+        }
+
+        fn withdraw(&mut self, executable: u32) {
+            self.there.lock().unwrap().retain(|n| *n != executable);
+        }
+    }
+
+    fn tables(budget: u64) -> (Tables, Arc<AtomicU64>, Arc<Mutex<Vec<u32>>>) {
+        let (room, there) = (Arc::new(AtomicU64::new(u64::MAX)), Arc::default());
+        let sink = Sink { room: Arc::clone(&room), there: Arc::clone(&there) };
+        (Tables::new(Box::new(sink), budget), room, there)
+    }
+
+    #[test]
+    fn the_least_recently_used_make_room() {
+        let (mut tables, _, there) = tables(256);
+        let used = |n: u32| 100 + n;
+        for number in [10, 8, 9, 11] {
+            assert_eq!(tables.publish(number, &[0; 64], 200, used), Published::Yes);
+        }
+        assert_eq!(tables.publish(12, &[0; 128], 200, used), Published::Yes);
+        assert_eq!(*there.lock().unwrap(), [10, 11, 12], "8 and 9 were used longest ago");
+        assert_eq!((tables.bytes(), tables.count(), tables.evicted), (256, 3, 2));
+        assert_eq!(tables.publish(13, &[0; 320], 200, used), Published::NoRoom, "over the budget alone");
+        assert_eq!(tables.publish(13, &[0; 64], 112, used), Published::NoRoom, "all others are in use");
+        assert_eq!((tables.bytes(), tables.refused), (256, 2));
+    }
+
+    #[test]
+    fn one_that_is_published_again_counts_once() {
+        let (mut tables, _, there) = tables(1024);
+        for size in [64, 128] {
+            assert_eq!(tables.publish(8, &vec![0; size], 100, |_| 0), Published::Yes);
+        }
+        assert_eq!((tables.bytes(), there.lock().unwrap().len()), (128, 1));
+        tables.withdraw(8);
+        tables.withdraw(8);
+        assert_eq!((tables.bytes(), tables.count()), (0, 0));
+    }
+
+    #[test]
+    fn no_room_in_the_kernel_makes_room_for_later() {
+        let (mut tables, room, there) = tables(1024);
+        for number in 8..12 {
+            assert_eq!(tables.publish(number, &[0; 64], 100, |n| n), Published::Yes);
+        }
+        room.store(0, Ordering::Relaxed);
+        assert_eq!(tables.publish(20, &[0; 128], 100, |n| n), Published::NoRoom);
+        assert_eq!(*there.lock().unwrap(), [10, 11]);
+        room.store(u64::MAX, Ordering::Relaxed);
+        assert_eq!(tables.publish(20, &[0; 128], 100, |n| n), Published::Yes);
+    }
+}

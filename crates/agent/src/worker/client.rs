@@ -174,3 +174,7 @@ fn read_until(socket: &mut UnixStream, mut room: &mut [u8], until: Instant) -> i
     }
     Ok(())
 }
+
+#[cfg(test)]
+#[path = "client_tests.rs"]
+mod tests;

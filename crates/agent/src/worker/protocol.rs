@@ -183,7 +183,7 @@ pub(super) fn fault(bytes: &[u8]) -> Result<Vec<u8>, String> {
         Some(b'b') => {
             let open = std::fs::read("/etc/shadow").is_ok();
             let run = std::process::Command::new("/bin/true").spawn().is_ok();
-            let write = std::fs::write("/tmp/everflame-worker", b"x").is_ok();
+            let write = std::fs::write("/etc/everflame-worker", b"x").is_ok();
             Ok(format!("open {open} run {run} write {write}").into_bytes())
         }
         _ => Ok(bytes.to_vec()),
