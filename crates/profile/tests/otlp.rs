@@ -325,6 +325,34 @@ fn what_is_bad_is_rejected_alone() {
     assert_eq!((decoded.rejected_profiles, decoded.batch.samples()), (2, 0));
 }
 
+/// A field of a message, length-delimited.
+fn field(number: u8, content: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![number << 3 | 2];
+    prost::encode_length_delimiter(content.len(), &mut bytes).unwrap();
+    bytes.extend_from_slice(content);
+    bytes
+}
+
+#[test]
+fn few_bytes_do_not_become_many() {
+    let limits = Limits { memory_bytes: 8 << 20, ..Limits::default() };
+    let many = |number: u8| [number << 3 | 2, 0].repeat(1 << 20);
+    // 2 MiB of empty samples, locations, attributes, resources, values: up to 100 MiB.
+    let bombs = [
+        field(1, &field(2, &field(2, &many(2)))),
+        field(2, &many(2)),
+        field(2, &many(6)),
+        field(1, &field(1, &many(1))),
+        many(1),
+        field(2, &field(6, &field(2, &field(5, &many(1))))),
+    ];
+    for bomb in bombs {
+        let error = decode_bytes(&bomb, &limits).unwrap_err();
+        assert!(error.to_string().contains("more than 8388608 bytes"), "{error}");
+    }
+    assert!(decode_bytes(&encode_to_bytes(&ours()), &limits).is_ok());
+}
+
 #[test]
 fn a_value_of_zero_is_no_sample() {
     let mut request = theirs();

@@ -9,7 +9,7 @@ use prost::Message;
 
 use super::{
     ExportProfilesServiceRequest, Limits, attribute::OnSample, cause::Cause, dictionary::Dictionary,
-    interner::Interner, measure::Measure, names,
+    interner::Interner, measure::Measure, names, weight::weight,
 };
 use crate::{
     batch::{Batch, Point, Profile, ProfileId, Sample},
@@ -38,10 +38,16 @@ pub enum DecodeError {
     /// Not the protobuf message.
     #[error("not an ExportProfilesServiceRequest: {0}")]
     Protobuf(#[from] prost::DecodeError),
+    /// Few bytes that would become very many.
+    #[error("the request decodes to more than {0} bytes; send smaller requests")]
+    TooLarge(usize),
 }
 
 /// Reads the protobuf bytes of a request (already decompressed).
 pub fn decode_bytes(bytes: &[u8], limits: &Limits) -> Result<Decoded, DecodeError> {
+    if weight(bytes, limits.memory_bytes) > limits.memory_bytes {
+        return Err(DecodeError::TooLarge(limits.memory_bytes));
+    }
     Ok(decode(ExportProfilesServiceRequest::decode(bytes)?, limits))
 }
 

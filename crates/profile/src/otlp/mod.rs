@@ -17,6 +17,7 @@ mod dictionary;
 mod encode;
 mod interner;
 mod measure;
+mod weight;
 
 pub use cause::Cause;
 pub use decode::{DecodeError, Decoded, decode, decode_bytes};
