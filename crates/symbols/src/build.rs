@@ -6,6 +6,7 @@ use crate::{
     functions,
     index_write::{Identity, write},
     inspect::facts,
+    plt,
 };
 
 /// How much an index, and the making of it, may take. A name beyond a limit is left
@@ -41,15 +42,16 @@ impl Default for IndexLimits {
 /// Makes the symbol index of an executable; `name` is the file's base name, which the
 /// index carries.
 ///
-/// Functions come from the unwind data, from `.symtab` and `.dynsym`, and from Go's
-/// function table. A file without any of them gives an index without functions.
+/// Functions come from the unwind data, from `.symtab` and `.dynsym`, from Go's function
+/// table, and from the stubs of calls to other files (`malloc@plt`). A file without any of them gives an index without functions.
 /// Names in compressed `.gnu_debugdata` and in DWARF are not read.
 pub fn build_index(elf: &[u8], name: &str, limits: &IndexLimits) -> Result<Vec<u8>, Error> {
     let parsed = Elf::parse(elf)?;
     let facts = facts(&parsed);
     // A file whose unwind data is missing or broken still has its symbols.
     let mut ranges = everflame_unwind::function_ranges(elf).unwrap_or_default();
-    let mut symbols = functions::symbols(&parsed, limits);
+    let stubs = plt::stubs(&parsed, limits);
+    let mut symbols = functions::symbols(&parsed, &stubs, limits);
     ranges.append(&mut symbols.ranges);
     let pieces = functions::cut(&parsed, ranges, &symbols.sorted);
     let identity = Identity { content_id: facts.content_id, build_id: &facts.build_id, name: base_name(name) };

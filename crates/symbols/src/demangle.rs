@@ -15,6 +15,13 @@ pub const LONGEST_DEMANGLED: usize = 64 << 10;
 ///
 /// LLVM's `.llvm.123` marks go; clones stay visible: `f() [clone .cold]`.
 pub fn demangle(name: &str) -> Cow<'_, str> {
+    if let Some(target) = name.strip_suffix("@plt") {
+        return Cow::Owned(format!("{}@plt", plain(target)));
+    }
+    plain(name)
+}
+
+fn plain(name: &str) -> Cow<'_, str> {
     let name = without_llvm(name);
     if name.len() > LONGEST_MANGLED {
         return Cow::Borrowed(name);
@@ -104,6 +111,8 @@ mod tests {
             ("main.Map[go.shape.int,go.shape.string]", "main.Map[...]"),
             ("main.(*Cart).Total", "main.(*Cart).Total"),
             ("memcpy", "memcpy"),
+            ("memcpy@plt", "memcpy@plt"),
+            ("_Znwm@plt", "operator new(unsigned long)@plt"),
             ("", ""),
             ("_Z", "_Z"),
             ("_ZN", "_ZN"),

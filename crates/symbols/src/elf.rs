@@ -14,10 +14,14 @@ pub(crate) fn u64_at(data: &[u8], at: usize) -> Option<u64> {
     Some(u64::from_le_bytes(*data.get(at..)?.first_chunk()?))
 }
 
-const HEADER_SIZE: usize = 64;
+pub(crate) const ELF_HEADER_SIZE: usize = 64;
 const PROGRAM_HEADER_SIZE: usize = 56;
 const SECTION_HEADER_SIZE: usize = 64;
 const SYMBOL_SIZE: usize = 24;
+const RELOCATION_SIZE: usize = 24;
+
+/// Real files have one of each kind.
+const MOST_SYMBOL_TABLES: usize = 4;
 
 pub(crate) const PT_LOAD: u32 = 1;
 const PT_NOTE: u32 = 4;
@@ -35,12 +39,15 @@ const NT_GNU_BUILD_ID: u32 = 3;
 #[derive(Debug)]
 pub(crate) struct Elf<'a> {
     pub data: &'a [u8],
+    pub machine: u16,
     pub entry: u64,
     /// The program headers as they stand in the file.
     pub program_header_bytes: &'a [u8],
     pub program_headers: Vec<ProgramHeader>,
     /// Empty where the file has no section table, or one that cannot be read.
     pub sections: Vec<Section<'a>>,
+    /// The section table as it stands in the file, and the names of the sections.
+    pub section_header_bytes: [&'a [u8]; 2],
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -68,6 +75,7 @@ pub(crate) struct Section<'a> {
     pub offset: u64,
     pub size: u64,
     pub link: u32,
+    pub entry_size: u64,
 }
 
 /// One row of a symbol table that has a place in this file.
@@ -92,9 +100,9 @@ impl<'a> Elf<'a> {
     }
 
     fn parse_headers(data: &'a [u8]) -> Option<Self> {
-        data.get(..HEADER_SIZE)?;
-        let entry = u64_at(data, 24)?;
-        let sections = parse_sections(data).unwrap_or_default();
+        data.get(..ELF_HEADER_SIZE)?;
+        let (machine, entry) = (u16_at(data, 18)?, u64_at(data, 24)?);
+        let (sections, section_header_bytes) = parse_sections(data).unwrap_or_default();
         let count = usize::from(u16_at(data, 56)?);
         let program_header_bytes = match count {
             0 => &[],
@@ -114,7 +122,7 @@ impl<'a> Elf<'a> {
                 })
             })
             .collect::<Option<_>>()?;
-        Some(Self { data, entry, program_header_bytes, program_headers, sections })
+        Some(Self { data, machine, entry, program_header_bytes, program_headers, sections, section_header_bytes })
     }
 
     /// Whether the address is in a segment that may run.
@@ -142,10 +150,6 @@ impl<'a> Elf<'a> {
         slice(self.data, section.offset, section.size)
     }
 
-    pub fn named_bytes(&self, name: &str) -> Option<&'a [u8]> {
-        self.section_bytes(self.section(name)?)
-    }
-
     /// `.gopclntab`, which position-independent Go programs keep under another name.
     pub fn pclntab(&self) -> Option<&Section<'a>> {
         self.sections.iter().find(|s| s.kind == SHT_PROGBITS && s.name.ends_with(b".gopclntab"))
@@ -153,20 +157,48 @@ impl<'a> Elf<'a> {
 
     /// The symbol tables with their strings: `.symtab` and `.dynsym`.
     pub fn symbol_tables(&self) -> impl Iterator<Item = SymbolTable<'a>> {
-        self.sections.iter().filter(|s| matches!(s.kind, SHT_SYMTAB | SHT_DYNSYM)).filter_map(|s| {
-            let strings = self.sections.get(s.link as usize)?;
-            Some(SymbolTable { rows: self.section_bytes(s)?, strings: self.section_bytes(strings)? })
-        })
+        let tables = self.sections.iter().filter(|s| matches!(s.kind, SHT_SYMTAB | SHT_DYNSYM));
+        tables.take(MOST_SYMBOL_TABLES).filter_map(|table| self.symbol_table(table))
+    }
+
+    /// Numbers of the sections from which names and their places are read.
+    pub fn naming_sections(&self) -> impl Iterator<Item = usize> + Clone {
+        let tables = self.sections.iter().filter(|s| matches!(s.kind, SHT_SYMTAB | SHT_DYNSYM));
+        let strings: Vec<u32> = tables.take(MOST_SYMBOL_TABLES).map(|table| table.link).collect();
+        let read = move |number: usize, s: &Section<'_>| {
+            matches!(s.kind, SHT_SYMTAB | SHT_DYNSYM | SHT_RELA)
+                || s.name.starts_with(b".plt")
+                || s.name.ends_with(b".gopclntab")
+                || matches!(s.name, b".eh_frame" | b".eh_frame_hdr" | b".debug_frame" | b".go.module")
+                || strings.iter().any(|&link| link as usize == number)
+        };
+        self.sections.iter().enumerate().filter(move |(number, s)| read(*number, s)).map(|(number, _)| number)
+    }
+
+    /// `.dynsym` with its strings.
+    pub fn dynamic_symbols(&self) -> Option<SymbolTable<'a>> {
+        let mut tables = self.sections.iter().filter(|s| matches!(s.kind, SHT_SYMTAB | SHT_DYNSYM));
+        self.symbol_table(tables.by_ref().take(MOST_SYMBOL_TABLES).find(|s| s.kind == SHT_DYNSYM)?)
+    }
+
+    fn symbol_table(&self, table: &Section<'a>) -> Option<SymbolTable<'a>> {
+        let strings = self.sections.get(table.link as usize)?;
+        Some(SymbolTable { rows: self.section_bytes(table)?, strings: self.section_bytes(strings)? })
+    }
+
+    /// Rows of relocations with addend: address, type and symbol, addend.
+    pub fn relocations(&self) -> impl Iterator<Item = &'a [u8]> {
+        let tables = self.sections.iter().filter(|s| s.kind == SHT_RELA);
+        // Sections may lie over each other: the file's size bounds them together.
+        let most = self.data.len() / RELOCATION_SIZE;
+        let rows = tables.filter_map(|s| self.section_bytes(s)).flat_map(|rows| rows.chunks_exact(RELOCATION_SIZE));
+        rows.take(most)
     }
 
     /// The addend of a relocation that fills the 8 bytes at `address`, which in a
     /// position-independent file is where the value stands.
     pub fn relocated(&self, address: u64) -> Option<u64> {
-        self.sections.iter().filter(|s| s.kind == SHT_RELA).find_map(|s| {
-            let rows = self.section_bytes(s)?;
-            let row = rows.chunks_exact(24).find(|row| u64_at(row, 0) == Some(address))?;
-            u64_at(row, 16)
-        })
+        u64_at(self.relocations().find(|row| u64_at(row, 0) == Some(address))?, 16)
     }
 
     /// The GNU build id, from the notes that are loaded or, without program headers,
@@ -206,6 +238,11 @@ impl<'a> SymbolTable<'a> {
         })
     }
 
+    /// Where the name of a symbol stands.
+    pub fn name_of(&self, symbol: usize) -> Option<u32> {
+        u32_at(self.rows, symbol.checked_mul(SYMBOL_SIZE)?)
+    }
+
     /// The string at `at`, `None` where it does not end within `longest` bytes.
     pub fn string(&self, at: u32, longest: usize) -> Option<&'a [u8]> {
         string_at(self.strings, at as usize, longest)
@@ -220,7 +257,7 @@ pub(crate) fn string_at(data: &[u8], at: usize, longest: usize) -> Option<&[u8]>
     window.get(..end)
 }
 
-fn parse_sections(data: &[u8]) -> Option<Vec<Section<'_>>> {
+fn parse_sections(data: &[u8]) -> Option<(Vec<Section<'_>>, [&[u8]; 2])> {
     let offset = u64_at(data, 40)?;
     if offset == 0 || usize::from(u16_at(data, 58)?) != SECTION_HEADER_SIZE {
         return None;
@@ -239,7 +276,8 @@ fn parse_sections(data: &[u8]) -> Option<Vec<Section<'_>>> {
     let names_row = rows.chunks_exact(SECTION_HEADER_SIZE).nth(names_index as usize)?;
     let names = slice(data, u64_at(names_row, 24)?, u64_at(names_row, 32)?)?;
     const LONGEST_SECTION_NAME: usize = 64;
-    rows.chunks_exact(SECTION_HEADER_SIZE)
+    let sections = rows
+        .chunks_exact(SECTION_HEADER_SIZE)
         .map(|row| {
             Some(Section {
                 name: string_at(names, u32_at(row, 0)? as usize, LONGEST_SECTION_NAME).unwrap_or_default(),
@@ -249,9 +287,11 @@ fn parse_sections(data: &[u8]) -> Option<Vec<Section<'_>>> {
                 offset: u64_at(row, 24)?,
                 size: u64_at(row, 32)?,
                 link: u32_at(row, 40)?,
+                entry_size: u64_at(row, 56)?,
             })
         })
-        .collect()
+        .collect::<Option<_>>()?;
+    Some((sections, [rows, names]))
 }
 
 fn build_id_note(mut notes: &[u8]) -> Option<&[u8]> {

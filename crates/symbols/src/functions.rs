@@ -6,6 +6,7 @@ use crate::{
     elf::{Elf, ElfSymbol},
     go,
     index_write::Piece,
+    plt::Stub,
 };
 
 const STT_NOTYPE: u8 = 0;
@@ -58,8 +59,8 @@ pub(crate) struct Symbols<'a> {
     pub ranges: Vec<(u64, u64)>,
 }
 
-/// Reads `.symtab`, `.dynsym` and Go's function table.
-pub(crate) fn symbols<'a>(elf: &Elf<'a>, limits: &IndexLimits) -> Symbols<'a> {
+/// Reads `.symtab`, `.dynsym` and Go's function table; `stubs` are of the same file.
+pub(crate) fn symbols<'a>(elf: &Elf<'a>, stubs: &'a [Stub], limits: &IndexLimits) -> Symbols<'a> {
     let mut found = Symbols::default();
     // Strings may overlap, so a small file can claim any amount of names: what is
     // read of them is bounded apart from the file's size.
@@ -98,6 +99,8 @@ pub(crate) fn symbols<'a>(elf: &Elf<'a>, limits: &IndexLimits) -> Symbols<'a> {
             None => found.refused += 1,
         }
     }
+    let named = stubs.iter().filter(|stub| elf.in_code(stub.address));
+    found.sorted.extend(named.map(|s| Symbol::new(s.address, s.size, Rank::Local, false, &s.name)));
     found.sorted.sort_unstable();
     found.sorted.dedup_by_key(|symbol| symbol.address);
     found
@@ -218,7 +221,15 @@ mod tests {
     fn code(start: u64, end: u64) -> Elf<'static> {
         let (kind, flags, mem_size) = (crate::elf::PT_LOAD, 5, end - start);
         let header = ProgramHeader { kind, flags, offset: 0, vaddr: start, file_size: mem_size, mem_size };
-        Elf { data: &[], entry: 0, program_header_bytes: &[], program_headers: vec![header], sections: vec![] }
+        Elf {
+            data: &[],
+            machine: 62,
+            entry: 0,
+            program_header_bytes: &[],
+            program_headers: vec![header],
+            sections: vec![],
+            section_header_bytes: [&[]; 2],
+        }
     }
 
     fn symbol(address: u64, size: u64, name: &str) -> Symbol<'_> {

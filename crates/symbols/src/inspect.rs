@@ -6,13 +6,13 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     Error,
-    elf::{Elf, PT_LOAD, slice},
+    elf::{ELF_HEADER_SIZE, Elf, PT_LOAD, slice},
 };
 
 /// Facts about an ELF file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ElfFacts {
-    /// Over program headers, build id, unwind data and symbols; see [`inspect`].
+    /// Over headers, unwind data and symbols; see [`inspect`].
     pub content_id: ContentId,
     /// GNU build id in lower-case hexadecimal, empty where there is none. A claim of
     /// the file's: any file can carry any build id.
@@ -40,16 +40,14 @@ pub struct Segment {
     pub executable: bool,
 }
 
-/// Sections that decide what an executable's frames are called. Each is hashed under
-/// its name and length, so that bytes cannot move from one to the next unseen.
-const CONTENT_SECTIONS: [&str; 6] = [".eh_frame", ".symtab", ".strtab", ".dynsym", ".dynstr", ".gnu_debugdata"];
-
 /// Reads the facts. A file without a section table is hashed from its unwind header
-/// to the end of that segment instead.
+/// to the end of that segment.
 ///
-/// The content id is the first half of a SHA-256 and not a fast checksum: what is
-/// kept under it names the frames of every process with the same id, and to make a
-/// file with a given xxh3 takes no more than two chosen blocks in its string table.
+/// The content id is over all that names and their places are read from: headers,
+/// unwind data, symbols, relocations, stubs, Go's tables. It is the first half of a
+/// SHA-256 and not a fast checksum: what is kept under it names the frames of every
+/// process with the same id, and to make a file with a given xxh3 takes no more than
+/// two chosen blocks in its string table.
 pub fn inspect(elf: &[u8]) -> Result<ElfFacts, Error> {
     let elf = Elf::parse(elf)?;
     Ok(facts(&elf))
@@ -79,26 +77,25 @@ pub(crate) fn facts(elf: &Elf<'_>) -> ElfFacts {
 
 fn content_id(elf: &Elf<'_>) -> ContentId {
     let mut hash = Sha256::new_with_prefix(b"everflame content id 1");
+    // Each part under its name and length, so that bytes cannot move between parts.
     let mut add = |name: &str, bytes: &[u8]| {
         hash.update((name.len() as u64).to_le_bytes());
         hash.update(name);
         hash.update((bytes.len() as u64).to_le_bytes());
         hash.update(bytes);
     };
+    // The headers say where everything else stands and what it is.
+    add("header", elf.data.get(..ELF_HEADER_SIZE).unwrap_or_default());
     add("program headers", elf.program_header_bytes);
+    add("section headers", elf.section_header_bytes[0]);
+    add("section names", elf.section_header_bytes[1]);
     add("build id", elf.build_id().unwrap_or_default());
-    for name in CONTENT_SECTIONS {
-        if let Some(section) = elf.section(name) {
-            add(name, &section.address.to_le_bytes());
-            add(name, elf.section_bytes(section).unwrap_or_default());
-        }
-    }
-    // Debuggers' copy of the unwind data counts only where it is the only one.
-    if elf.section(".eh_frame").is_none() {
-        add(".debug_frame", elf.named_bytes(".debug_frame").unwrap_or_default());
-    }
-    if let Some(bytes) = elf.pclntab().and_then(|s| elf.section_bytes(s)) {
-        add(".gopclntab", bytes);
+    let sections = elf.naming_sections().filter_map(|number| elf.section_bytes(elf.sections.get(number)?));
+    if sections.clone().map(<[u8]>::len).fold(0, usize::saturating_add) <= elf.data.len() {
+        sections.for_each(|bytes| add("section", bytes));
+    } else {
+        // Sections that lie over each other many times: not to be hashed one by one.
+        add("file", elf.data);
     }
     if elf.sections.is_empty() {
         add("unwind segment", unwind_segment(elf).unwrap_or_default());

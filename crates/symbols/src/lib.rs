@@ -23,6 +23,7 @@ mod index_write;
 mod inspect;
 pub mod kallsyms;
 mod name;
+mod plt;
 
 pub use build::{IndexLimits, build_index};
 pub use demangle::{LONGEST_DEMANGLED, LONGEST_MANGLED, demangle};

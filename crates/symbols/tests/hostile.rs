@@ -151,7 +151,7 @@ fn every_length_of_an_index() {
     assert!(Index::parse(longer).is_err());
 }
 
-/// An ELF file with one code segment and a symbol table of `symbols` rows that all
+/// An ELF file, without names of sections, with one code segment and a symbol table of `symbols` rows that all
 /// name the same string of `name` bytes, each from another place in it.
 fn overlapping_names(symbols: usize, name: usize) -> Vec<u8> {
     let mut elf = vec![0u8; 64];
@@ -238,4 +238,19 @@ fn functions_beyond_4_gib_are_refused() {
     assert_eq!((index.functions(), index.refused()), (2, 2));
     assert_eq!(index.lookup(0x2000).unwrap().start, 0x2000);
     assert_eq!(index.lookup(1 << 33), None);
+}
+
+#[test]
+fn whatever_names_are_read_from_is_in_the_content_id() {
+    // Headers (kinds and links of sections, the entry), symbols, strings, relocations,
+    // stubs: a file that differs in one byte of them must not pass for the other one.
+    let elf = overlapping_names(16, 64);
+    let id = inspect(&elf).unwrap().content_id;
+    for at in (0..elf.len()).filter(|&at| !(6..16).contains(&at)) {
+        let mut other = elf.clone();
+        other[at] ^= 1;
+        if let Ok(facts) = inspect(&other) {
+            assert_ne!(facts.content_id, id, "byte {at}");
+        }
+    }
 }
