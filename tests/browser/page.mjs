@@ -22,7 +22,10 @@ async function driver() {
   try {
     return await import("playwright-core");
   } catch {
-    const done = spawnSync("npm", ["ci", "--no-audit", "--no-fund", "--loglevel=error"], { cwd: HERE, stdio: "inherit" });
+    const done = spawnSync("npm", ["ci", "--no-audit", "--no-fund", "--loglevel=error"], {
+      cwd: HERE,
+      stdio: "inherit",
+    });
     if (done.status !== 0) throw new Error("cannot install playwright-core: run `npm ci` in tests/browser");
     return import("playwright-core");
   }
@@ -70,9 +73,9 @@ export async function visit(page, base, search = "") {
   await drawn(page);
 }
 
-/** Waits until the flame graph shows frames below the root and nothing is loading. */
+/** Waits until the flame graph shows frames beside the root and nothing is loading. */
 export async function drawn(page) {
-  await page.waitForFunction(() => Number(document.querySelector(".flame-canvas")?.dataset.drawn ?? 0) > 2, null, {
+  await page.waitForFunction(() => Number(document.querySelector(".flame-canvas")?.dataset.drawn ?? 0) > 1, null, {
     timeout: 30_000,
   });
   await quiet(page);

@@ -24,7 +24,12 @@ async function check(name, act) {
     console.log(`ok      ${name}${note ? `: ${note}` : ""}`);
   } catch (error) {
     failed += 1;
-    console.log(`FAILED  ${name}: ${String(error?.message ?? error).split("\n").slice(0, 3).join(" ")}`);
+    console.log(
+      `FAILED  ${name}: ${String(error?.message ?? error)
+        .split("\n")
+        .slice(0, 3)
+        .join(" ")}`,
+    );
   }
 }
 
@@ -182,7 +187,10 @@ await check("reloading restores filter, zoom and search", async () => {
     await page.locator(".crumbs").textContent(),
   ];
   const before = await look();
-  must(before.every((part) => part !== ""), `something is empty: ${JSON.stringify(before)}`);
+  must(
+    before.every((part) => part !== ""),
+    `something is empty: ${JSON.stringify(before)}`,
+  );
   await page.reload();
   await drawn(page);
   const after = await look();
@@ -197,7 +205,10 @@ await check("a time range asks again", async () => {
   await quiet(page);
   must(parameter(page, "from") === "now-5m", "the address does not carry the range");
   const asked = requests.slice(before).filter((url) => url.includes("from=now-5m"));
-  must(asked.some((url) => url.includes("/flamegraph")) && asked.some((url) => url.includes("/series")), asked.join(" "));
+  must(
+    asked.some((url) => url.includes("/flamegraph")) && asked.some((url) => url.includes("/series")),
+    asked.join(" "),
+  );
 });
 
 await check("dragging over the time series selects a range", async () => {
@@ -227,14 +238,21 @@ await check("top functions: exact rows, and a click finds the function", async (
 });
 
 await check("callers and callees of a function", async () => {
-  await visit(page, base, address({ focus: top.name, invert: "1" }));
-  must((await page.locator(".focus-bar code").textContent()) === top.name, "the bar does not name the function");
+  const { rows } = await get("top", { ...fixed, sort: "self", limit: "50" });
+  const { name, total } = rows.find(
+    (row) => row.kind !== "marker" && rows.filter((r) => r.name === row.name).length === 1,
+  );
+  await visit(page, base, address({ focus: name, invert: "1" }));
+  must((await page.locator(".focus-bar code").textContent()) === name, "the bar does not name the function");
+  const label = await page.locator(".flame-canvas").getAttribute("aria-label");
+  must(label.includes(` ${total.toLocaleString("en-US")} samples`), `${label}; the table says ${total}`);
   await page.getByRole("button", { name: "callees", exact: true }).first().click();
   await quiet(page);
   must(parameter(page, "invert") === null, "the address still says callers");
   await page.getByRole("button", { name: "show everything" }).click();
   await quiet(page);
   must(parameter(page, "focus") === null, "the focus is still in the address");
+  return `${name}: ${label}`;
 });
 
 await check("processes: list, and a click filters", async () => {
@@ -297,7 +315,7 @@ await check("an error shows the server's words and a way to try again", async ()
 });
 
 await check("dark and light", async () => {
-  await visit(page, base, "live=0");
+  await visit(page, base, "from=now-2m&live=0");
   const back = () => page.evaluate(() => getComputedStyle(document.body).backgroundColor);
   const light = await back();
   await page.getByRole("button", { name: "Switch between dark and light" }).click();

@@ -83,6 +83,12 @@ impl Api {
         (answer.status().as_u16(), bytes)
     }
 
+    /// Status of a PUT of bytes.
+    pub fn put(&self, path: &str, body: &[u8]) -> u16 {
+        let answer = self.agent.put(format!("{}{path}", self.url)).send(body);
+        answer.unwrap_or_else(|error| panic!("PUT {path}: {error}")).status().as_u16()
+    }
+
     /// The whole flame graph of a query over the last hour, without group levels.
     pub fn graph(&self, query: &str) -> Graph {
         self.graph_with(query, &[])
