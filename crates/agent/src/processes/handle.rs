@@ -82,6 +82,11 @@ impl Handle {
         self.queue.is_busy()
     }
 
+    /// Whether all that run have the unwind tables that they can have.
+    pub fn has_tables(&self) -> bool {
+        !self.queue.has_tables()
+    }
+
     /// The tracker's figures.
     pub fn stats(&self) -> TrackerStats {
         self.shared.stats.snapshot()

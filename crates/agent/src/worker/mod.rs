@@ -25,7 +25,8 @@ const RETIRE_CPU_SECONDS: u64 = 30;
 const RETIRE_FILE: u64 = 16 << 20;
 
 /// Runs in the child: serves the socket that is its standard input until it is closed.
-/// Gives up its rights before it looks at anything.
+/// Gives up its rights before it looks at anything. To be called before any other thread is
+/// started: some rights are a thread's own.
 pub fn main() -> ExitCode {
     let served = confine::confine().and_then(|()| {
         let socket = UnixStream::from(std::io::stdin().as_fd().try_clone_to_owned()?);
