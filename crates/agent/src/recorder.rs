@@ -18,6 +18,9 @@ use crate::{
 /// How long the end of a recording waits for the symbols of what it saw.
 const SYMBOLS_WITHIN: Duration = Duration::from_secs(20);
 
+/// How long its beginning waits for the unwind tables of what runs already.
+const TABLES_WITHIN: Duration = Duration::from_secs(3);
+
 /// A recording under way.
 #[derive(Debug)]
 pub struct Recorder {
@@ -49,7 +52,31 @@ impl Recorder {
             ..config.tracker()
         };
         let sampling = sampler.start(tracker)?;
+        // What is recorded begins with unwind tables for all that runs already, or nearly.
+        let until = Instant::now() + TABLES_WITHIN;
+        while !(sampling.tracker().ready() && sampling.tracker().has_tables()) && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(10));
+        }
         Ok(Self { sampling, aggregate: Aggregate::unbounded(&config.node), indexes })
+    }
+
+    /// Samples these processes and the children they will have (where the sampler was told
+    /// to sample only wanted ones).
+    pub fn want(&self, pids: &[u32]) -> Result<(), AgentError> {
+        for &pid in pids {
+            self.sampling.programs().want(pid)?;
+        }
+        Ok(())
+    }
+
+    /// Samples the processes that `work` starts. The mark passes from us to them at their
+    /// fork, so that nothing of them is missed.
+    pub fn with_children_wanted<T>(&self, work: impl FnOnce() -> T) -> Result<T, AgentError> {
+        let own = std::process::id();
+        self.sampling.programs().want(own)?;
+        let result = work();
+        self.sampling.programs().unwant(own);
+        Ok(result)
     }
 
     /// Takes the samples that are there; waits at most `timeout` for them.

@@ -39,7 +39,7 @@ pub struct SamplerOptions {
     pub ring_bytes: u32,
     /// Longest time of one sample in the interrupt, microseconds.
     pub time_limit_us: u64,
-    /// Sample only processes marked by [`Sampler::want`] and their children.
+    /// Sample only processes marked by [`Programs::want`] and their children.
     pub only_wanted: bool,
 }
 
@@ -59,11 +59,6 @@ impl Sampler {
             only_wanted: options.only_wanted,
         })?;
         Ok(Self { programs, options: options.clone() })
-    }
-
-    /// Samples `pid` and the children it will have (with `only_wanted`).
-    pub fn want(&self, pid: u32) -> Result<(), BpfError> {
-        self.programs.want(pid)
     }
 
     /// The kernel side.
@@ -147,6 +142,11 @@ impl Sampling {
         let samples: Vec<RawSample> = self.held.drain(..).collect();
         self.note(&samples);
         Turn { drained, samples }
+    }
+
+    /// The kernel side.
+    pub fn programs(&self) -> &Programs {
+        &self.programs
     }
 
     /// Says who and what, for the aggregate.

@@ -4,7 +4,7 @@
 use std::{ffi::OsString, fs, path::Path};
 
 use anyhow::{Context, bail};
-use clap::{ArgMatches, Command, CommandFactory, FromArgMatches};
+use clap::{ArgMatches, Command, CommandFactory, FromArgMatches, error::ErrorKind};
 
 use crate::options::Cli;
 
@@ -19,8 +19,20 @@ pub fn parse() -> anyhow::Result<Cli> {
         let keys: toml::Table = text.parse().with_context(|| format!("{} is not TOML", path.display()))?;
         command = with_defaults(command, &keys, &path)?;
     }
-    let matches: ArgMatches = command.get_matches_from(arguments);
-    Ok(Cli::from_arg_matches(&matches).unwrap_or_else(|e| e.exit()))
+    let matches: ArgMatches = command.try_get_matches_from(arguments).map_err(one_line)?;
+    Cli::from_arg_matches(&matches).map_err(one_line)
+}
+
+/// Help and version are printed; what is wrong becomes one line that says what to do.
+fn one_line(error: clap::Error) -> anyhow::Error {
+    if !error.use_stderr() || error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        error.exit();
+    }
+    let text = error.to_string();
+    let lines = text.lines().map(str::trim).take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more"));
+    let said = lines.filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ");
+    let said = said.strip_prefix("error: ").unwrap_or(&said);
+    anyhow::anyhow!("{said} (see `everflame --help`)")
 }
 
 fn named_file(arguments: &[OsString]) -> Option<std::path::PathBuf> {

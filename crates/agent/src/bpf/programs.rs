@@ -154,6 +154,12 @@ impl Programs {
             .map_err(|e| BpfError::Map { map: "wanted", source: into_io(e) })
     }
 
+    /// Takes the mark away; children that have it keep it.
+    pub fn unwant(&self, pid: u32) {
+        // That it has gone meanwhile is no error.
+        let _ = self.map("wanted").map(|map| map.delete(&pid.to_le_bytes()));
+    }
+
     /// Starts to sample every online CPU at `rate` a second.
     pub fn start_clock(&self, rate: u32) -> Result<Clock, BpfError> {
         Clock::start(rate)?.attach(self)

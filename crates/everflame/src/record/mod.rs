@@ -28,10 +28,10 @@ pub fn run(options: RecordOptions) -> anyhow::Result<ExitCode> {
     let format = Format::of(&options.output)?;
     let mut sampler = agent::sampler_options(options.rate, &options.sampling);
     sampler.only_wanted = !options.pid.is_empty() || !options.command.is_empty();
+    let mut target = Target::choose(&options)?;
     let sampler = Sampler::load(&sampler)?;
-    let mut target = Target::choose(&options, &sampler)?;
     let mut recorder = Recorder::start(sampler, agent::config(&options.sampling))?;
-    target.start()?;
+    target.start(&recorder)?;
 
     let asked_to_stop = stop_flag(options.duration)?;
     let begin = Instant::now();

@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::Context;
-use everflame_agent::Sampler;
+use everflame_agent::Recorder;
 
 use crate::{WrongUse, options::RecordOptions};
 
@@ -25,14 +25,12 @@ pub enum Target {
 }
 
 impl Target {
-    /// Marks the processes that are to be sampled. Children of marked processes are marked
-    /// by the kernel program at fork: hence for a command we mark ourselves.
-    pub fn choose(options: &RecordOptions, sampler: &Sampler) -> anyhow::Result<Self> {
+    /// Decides by the options.
+    pub fn choose(options: &RecordOptions) -> anyhow::Result<Self> {
         if !options.command.is_empty() {
             if !options.pid.is_empty() {
                 return Err(WrongUse("give --pid or a command, not both".into()).into());
             }
-            sampler.want(std::process::id())?;
             return Ok(Self::Command(options.command.clone()));
         }
         if options.pid.is_empty() {
@@ -43,21 +41,21 @@ impl Target {
                 return Err(WrongUse(format!("--pid {pid}: there is no such process")).into());
             }
         }
-        for pid in with_descendants(&options.pid) {
-            sampler.want(pid)?;
-        }
         Ok(Self::Processes(options.pid.clone()))
     }
 
-    /// Starts the command, if there is one.
-    pub fn start(&mut self) -> anyhow::Result<()> {
-        if let Self::Command(words) = self {
-            let [program, arguments @ ..] = words.as_slice() else { return Ok(()) };
-            let child = Command::new(program)
-                .args(arguments)
-                .spawn()
-                .with_context(|| format!("cannot run `{program}`: is it installed and executable?"))?;
-            *self = Self::Running(child, None);
+    /// Marks the processes that are to be sampled; starts the command, if there is one.
+    pub fn start(&mut self, recorder: &Recorder) -> anyhow::Result<()> {
+        match self {
+            Self::Processes(pids) => recorder.want(&with_descendants(pids))?,
+            Self::Command(words) => {
+                let [program, arguments @ ..] = words.as_slice() else { return Ok(()) };
+                let child = recorder
+                    .with_children_wanted(|| Command::new(program).args(arguments).spawn())?
+                    .with_context(|| format!("cannot run `{program}`: is it installed and executable?"))?;
+                *self = Self::Running(child, None);
+            }
+            Self::Machine | Self::Running(..) => {}
         }
         Ok(())
     }
