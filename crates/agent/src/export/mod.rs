@@ -9,6 +9,8 @@ mod credentials;
 mod metrics;
 mod sender;
 mod spool;
+#[cfg(test)]
+mod spool_tests;
 mod symbols;
 
 use std::{

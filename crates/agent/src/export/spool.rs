@@ -106,6 +106,8 @@ impl Spool {
             set_aside: 0,
         };
         spool.take_over();
+        // From the first moment: a batch without an account could not be accounted for.
+        spool.save_own();
         Ok(spool)
     }
 
@@ -296,6 +298,7 @@ impl Spool {
     }
 
     fn change(&mut self, instance: &str, change: impl FnOnce(&mut Figures)) {
+        effect();
         if self.ledger.change(instance, change) {
             self.save(instance);
         }
@@ -376,6 +379,12 @@ impl Spool {
     }
 }
 
+/// In tests: where a kill may strike, which is before anything that outlives the process.
+fn effect() {
+    #[cfg(test)]
+    super::spool_tests::strike();
+}
+
 fn lock(directory: &Path) -> Result<File, TryLockError> {
     // Profiles say much about a machine: they are for the agent's eyes.
     fs::DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(TryLockError::Error)?;
@@ -390,7 +399,11 @@ fn lock(directory: &Path) -> Result<File, TryLockError> {
 fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut temporary = path.as_os_str().to_owned();
     temporary.push(TEMPORARY);
-    let written = fs::write(&temporary, bytes).and_then(|()| fs::rename(&temporary, path));
+    effect();
+    let written = fs::write(&temporary, bytes).and_then(|()| {
+        effect();
+        fs::rename(&temporary, path)
+    });
     if written.is_err() {
         remove(Path::new(&temporary));
     }
@@ -398,6 +411,7 @@ fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
 }
 
 fn remove(path: &Path) {
+    effect();
     if let Err(e) = fs::remove_file(path)
         && e.kind() != io::ErrorKind::NotFound
     {

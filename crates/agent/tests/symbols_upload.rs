@@ -1,0 +1,138 @@
+//! The upload of symbol indexes against a small HTTP server over real connections.
+
+use std::{
+    collections::HashMap,
+    io::{BufRead, BufReader, Read, Write},
+    net::{SocketAddr, TcpListener, TcpStream},
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+
+use everflame_agent::export::{Authorization, Credentials, Secret, SymbolUploader};
+use everflame_profile::ContentId;
+
+/// Indexes by path, and what to answer to a PUT.
+#[derive(Default)]
+struct Shelf {
+    indexes: HashMap<String, Vec<u8>>,
+    answers: HashMap<String, u16>,
+    busy: u32,
+    authorization: Vec<String>,
+}
+
+fn serve(listener: TcpListener, shelf: Arc<Mutex<Shelf>>) {
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let shelf = shelf.clone();
+            std::thread::spawn(move || while request(&stream, &shelf).is_some() {});
+        }
+    });
+}
+
+fn request(stream: &TcpStream, shelf: &Mutex<Shelf>) -> Option<()> {
+    let mut reader = BufReader::new(stream);
+    let mut line = String::new();
+    reader.read_line(&mut line).ok().filter(|n| *n > 0)?;
+    let (method, path) = line.split_once(' ')?;
+    let (method, path) = (method.to_string(), path.split(' ').next()?.to_string());
+    let (mut length, mut authorization) = (0, String::new());
+    loop {
+        let mut header = String::new();
+        reader.read_line(&mut header).ok()?;
+        match header.trim_end().split_once(": ") {
+            Some((name, value)) if name.eq_ignore_ascii_case("content-length") => length = value.parse().ok()?,
+            Some((name, value)) if name.eq_ignore_ascii_case("authorization") => authorization = value.to_string(),
+            Some(_) => {}
+            None => break,
+        }
+    }
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body).ok()?;
+    let mut shelf = shelf.lock().unwrap();
+    shelf.authorization.push(authorization);
+    let status = if shelf.busy > 0 {
+        shelf.busy -= 1;
+        503
+    } else if method == "HEAD" {
+        if shelf.indexes.contains_key(&path) { 200 } else { 404 }
+    } else {
+        let answer = shelf.answers.get(&path).copied().unwrap_or(201);
+        if answer == 201 {
+            shelf.indexes.insert(path, body);
+        }
+        answer
+    };
+    drop(shelf);
+    write!(&mut { stream }, "HTTP/1.1 {status} x\r\nContent-Length: 0\r\n\r\n").ok()
+}
+
+fn path(id: ContentId) -> String {
+    format!("/api/v1/symbols/{id}")
+}
+
+fn listen(address: SocketAddr) -> (TcpListener, SocketAddr) {
+    let listener = TcpListener::bind(address).unwrap();
+    let address = listener.local_addr().unwrap();
+    (listener, address)
+}
+
+#[test]
+fn each_index_goes_once_and_survives_a_server_that_is_away() {
+    let directory = tempfile::tempdir().unwrap();
+    let shelf = Arc::new(Mutex::new(Shelf::default()));
+    let ids: Vec<ContentId> = (1..=5).map(ContentId).collect();
+    {
+        let mut shelf = shelf.lock().unwrap();
+        shelf.indexes.insert(path(ids[1]), b"of another agent".to_vec());
+        shelf.answers.insert(path(ids[2]), 409);
+        shelf.answers.insert(path(ids[3]), 422);
+        shelf.busy = 3;
+    }
+    // Nobody listens yet.
+    let (listener, address) = listen("127.0.0.1:0".parse().unwrap());
+    drop(listener);
+    let credentials =
+        || Credentials { authorization: Some(Authorization::ApiKey(Secret::Value("k".into()))), headers: Vec::new() };
+    let endpoint = format!("http://{address}");
+    let uploader = SymbolUploader::start(&endpoint, credentials(), directory.path().join("symbols")).unwrap();
+    for id in &ids[..4] {
+        assert!(uploader.offer(*id, format!("index {id}").as_bytes()));
+    }
+    assert!(uploader.offer(ids[0], b"again"), "queued already");
+    assert_eq!(uploader.uploads().queued, 4);
+    let end = Instant::now() + Duration::from_secs(20);
+    while uploader.uploads().retries == 0 {
+        assert!(Instant::now() < end);
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    drop(uploader);
+    // The next agent finds them.
+    serve(listen(address).0, shelf.clone());
+    let uploader = SymbolUploader::start(&endpoint, credentials(), directory.path().join("symbols")).unwrap();
+    assert!(uploader.offer(ids[4], b"index five"));
+    assert!(uploader.flush(Duration::from_secs(20)));
+    let uploads = uploader.uploads();
+    assert_eq!((uploads.uploaded, uploads.known, uploads.refused, uploads.queued), (2, 2, 1, 0));
+    assert!(uploads.retries >= 1, "it was busy at first");
+    assert!(ids.iter().all(|id| uploader.has(*id)));
+    let shelf = shelf.lock().unwrap();
+    assert_eq!(shelf.indexes[&path(ids[0])], format!("index {}", ids[0]).as_bytes());
+    assert_eq!(shelf.indexes[&path(ids[4])], b"index five");
+    assert!(shelf.authorization.iter().all(|a| a == "ApiKey k"));
+    assert_eq!(std::fs::read_dir(directory.path().join("symbols")).unwrap().count(), 0);
+}
+
+#[test]
+fn the_queue_is_bounded() {
+    let directory = tempfile::tempdir().unwrap();
+    let (listener, address) = listen("127.0.0.1:0".parse().unwrap());
+    drop(listener);
+    let uploader =
+        SymbolUploader::start(&format!("http://{address}"), Credentials::default(), directory.path().into()).unwrap();
+    let mut taken = 0;
+    for id in 0..everflame_agent::export::MAX_QUEUED_INDEXES as u128 + 10 {
+        taken += usize::from(uploader.offer(ContentId(id), b"x"));
+    }
+    assert_eq!(taken, everflame_agent::export::MAX_QUEUED_INDEXES);
+    assert_eq!((uploader.uploads().queued, uploader.uploads().dropped), (taken, 10));
+}
