@@ -6,7 +6,7 @@ use everflame_store::Store;
 
 use crate::{
     Config,
-    ingest::body::Budget,
+    ingest::body::{Budget, HELD_BYTES},
     lane::{INGEST_THREADS, INGEST_WAITING, Lane, QUERY_WAITING, query_threads},
     symbols::Symbols,
     web::{error::ApiError, guard::Guard, metrics::Metrics},
@@ -42,7 +42,7 @@ impl App {
             guard,
             store,
             symbols,
-            budget: Budget::default(),
+            budget: Budget::new(HELD_BYTES),
             ingest_lane: Lane::new("ingest", INGEST_THREADS, INGEST_WAITING),
             query_lane: Lane::new("queries", query_threads(), QUERY_WAITING),
             probe_lane: Lane::new("probes", 1, QUERY_WAITING),

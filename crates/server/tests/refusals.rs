@@ -114,9 +114,18 @@ fn paths_methods_and_types_that_are_not_there() {
     for encoding in ["br", "deflate", "gzip, zstd", "\u{fe}"] {
         server.ingest(&[("content-encoding", encoding)], b"").refuses(415, "unsupported_media_type");
     }
-    let path = server.get("/");
-    assert_eq!(path.status, 200);
-    assert!(path.headers.get("content-security-policy").is_some());
+    let page = server.get("/");
+    assert_eq!(page.status, 200);
+    assert!(page.headers.get("content-security-policy").is_some());
+    let text = page.text();
+    match text.split_once("\"./assets/").and_then(|(_, rest)| rest.split('"').next()) {
+        Some(name) => {
+            let asset = server.get(&format!("/assets/{name}"));
+            let cache = asset.headers.get("cache-control").map(|v| String::from_utf8_lossy(v.as_bytes()).into_owned());
+            assert_eq!((asset.status, cache.as_deref()), (200, Some("public, max-age=31536000, immutable")));
+        }
+        None => assert!(text.contains("run make build"), "{text}"),
+    }
     assert_eq!(server.get("/some/view/of/the/page").status, 200);
     assert_eq!(
         server.get("/api/v1/types").headers.get("x-content-type-options").map(|v| v.as_bytes()),

@@ -58,8 +58,9 @@ impl Encoding {
 }
 
 /// What all requests together may hold.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Budget {
+    most: usize,
     held: AtomicUsize,
     /// Requests refused because the budget was used up.
     pub refused: AtomicU64,
@@ -74,6 +75,11 @@ pub struct Held<'a> {
 }
 
 impl Budget {
+    /// A budget of so many bytes.
+    pub fn new(most: usize) -> Self {
+        Self { most, held: AtomicUsize::new(0), refused: AtomicU64::new(0) }
+    }
+
     /// Reads a body of at most `limit` bytes.
     pub async fn read(&self, body: Body, headers: &HeaderMap, limit: usize) -> Result<Held<'_>, ApiError> {
         let reading = self.read_all(body, headers, limit);
@@ -119,7 +125,7 @@ impl Held<'_> {
     fn reserve(&mut self, more: usize) -> Result<(), ApiError> {
         let before = self.budget.held.fetch_add(more, Ordering::Relaxed);
         self.reserved += more;
-        if before + more > HELD_BYTES {
+        if before + more > self.budget.most {
             self.budget.refused.fetch_add(1, Ordering::Relaxed);
             return Err(ApiError::busy("the requests being read are too large together: try again in a second"));
         }
@@ -174,4 +180,47 @@ fn over(limit: usize) -> ApiError {
     ApiError::too_large(format!(
         "the request is over the limit of {limit} bytes after decompression: send smaller ones"
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_full_budget_says_so_and_recovers() {
+        let budget = Budget::new(100);
+        let none = HeaderMap::new();
+        let read = |bytes: usize| budget.read(Body::from(vec![7; bytes]), &none, 90);
+        let mut held = read(90).await.expect("room");
+        assert_eq!(held.take(), vec![7; 90]);
+        assert_eq!(read(11).await.expect_err("no room").code, "busy");
+        assert_eq!(budget.refused.load(Ordering::Relaxed), 1);
+        drop(held);
+        assert_eq!(read(91).await.expect_err("over the limit of one").code, "too_large");
+        assert!(read(90).await.is_ok());
+        assert_eq!(budget.held.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn the_limit_holds_to_the_byte() {
+        let gzip = |bytes: &[u8]| {
+            let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+            encoder.write_all(bytes).expect("bytes");
+            encoder.finish().expect("gzip")
+        };
+        let zstd = |bytes: &[u8]| zstd::encode_all(bytes, 1).expect("zstd");
+        for length in [0, 999, 1_000, 1_001] {
+            let plain = vec![3; length];
+            let coded =
+                [(Encoding::Identity, plain.clone()), (Encoding::Gzip, gzip(&plain)), (Encoding::Zstd, zstd(&plain))];
+            for (encoding, bytes) in coded {
+                match decompress(bytes, encoding, 1_000) {
+                    Ok(back) => assert!(length <= 1_000 && back == plain, "{encoding:?} {length}"),
+                    Err(error) => assert!(length > 1_000 && error.code == "too_large", "{encoding:?} {length} {error}"),
+                }
+            }
+        }
+    }
 }
