@@ -1,4 +1,5 @@
 //! A pprof file is right when Go's own tool reads the same totals out of it.
+#![allow(clippy::unwrap_used)]
 
 use std::{io::Write, process::Command, sync::Arc};
 

@@ -5,8 +5,10 @@
 //! decided by the next characters, what it builds is a graph of at most a few nodes a
 //! byte, and printing has a budget of steps, depth and bytes.
 
+mod declarators;
 mod expression;
 mod names;
+mod operators;
 mod print;
 mod types;
 

@@ -8,7 +8,7 @@ pub(crate) fn check<B: AsRef<[u8]>>(index: &Index<B>) -> Result<(), &'static str
     strings(index)?;
     let layout = index.layout();
     let span = (layout.pages as u64) << PAGE_BITS;
-    if layout.base % (1 << PAGE_BITS) != 0 || layout.base.checked_add(span).is_none() {
+    if !layout.base.is_multiple_of(1 << PAGE_BITS) || layout.base.checked_add(span).is_none() {
         return Err("base address");
     }
     let (mut functions, mut named, mut previous) = (0u32, 0u32, None::<(u64, u8)>);

@@ -79,6 +79,15 @@ fn damaged() -> impl Strategy<Value = Vec<u8>> {
     })
 }
 
+/// With packs, lambdas, local names, expressions, conversions, functions of functions.
+const CPP_NAMES: &[&str] = &[
+    "NSt8_Rb_treeIjSt4pairIKjmESt10_Select1stIS2_ESt4lessIjESaIS2_EE22_M_emplace_hint_uniqueIJRKSt21piecewise_construct_tSt5tupleIJRS1_EESD_IJEEEEESt17_Rb_tree_iteratorIS2_ESt23_Rb_tree_const_iteratorIS2_EDpOT_",
+    "ZZN4node9inspector5AgentC1EPNS_11EnvironmentEENKUlvE_clEvENUlT_E0_8__invokeIiEEDaS5_",
+    "N1AcvT_IiEEv",
+    "St9__find_ifIPPFiPA3_cM1AKFvvEENS_1BIXplL_Z1gvELi3EEEET_S7_S7_DTclfp_spfp0_EE",
+    "Thn16_NKR2v88internal4wasm12_GLOBAL__N_14FooD0Ev.isra.0.cold",
+];
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -123,6 +132,22 @@ proptest! {
     #[test]
     fn any_name(name in "(_Z|_ZN|_R|)[0-9A-Za-z_.$]{0,200}") {
         demangle(&name);
+    }
+
+    #[test]
+    fn damaged_cpp_name(
+        seed in prop::sample::select(CPP_NAMES.to_vec()),
+        changes in prop::collection::vec((0..400usize, 0..400usize, 0..80usize, any::<u8>()), 1..6),
+    ) {
+        let mut name = seed.to_owned().into_bytes();
+        for (at, from, length, letter) in changes {
+            let (at, from) = (at % name.len(), from % name.len());
+            let part = name[from..(from + length).min(name.len())].to_vec();
+            name.splice(at..at, part);
+            name[at] = b"IEJXSTNPKRFLDZlnstcvpr0123456789_"[usize::from(letter) % 33];
+        }
+        let name = format!("_Z{}", String::from_utf8(name).unwrap());
+        prop_assert!(demangle(&name).len() <= everflame_symbols::LONGEST_DEMANGLED.max(name.len()));
     }
 
     #[test]

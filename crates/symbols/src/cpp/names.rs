@@ -1,60 +1,6 @@
 //! Encodings and names: the part of a mangled name that says which function it is.
 
-use super::{Function, Id, NameState, Node, Parser, Qualifiers};
-
-/// Operators that functions can be named after and expressions can use: code, text,
-/// and how many operands (0: only as a function's name).
-pub(super) const OPERATORS: &[(&str, &str, u8)] = &[
-    ("aN", "&=", 2),
-    ("aS", "=", 2),
-    ("aa", "&&", 2),
-    ("ad", "&", 1),
-    ("an", "&", 2),
-    ("aw", "co_await ", 1),
-    ("cl", "()", 0),
-    ("cm", ",", 2),
-    ("co", "~", 1),
-    ("dV", "/=", 2),
-    ("da", "delete[] ", 1),
-    ("de", "*", 1),
-    ("dl", "delete ", 1),
-    ("dv", "/", 2),
-    ("eO", "^=", 2),
-    ("eo", "^", 2),
-    ("eq", "==", 2),
-    ("ge", ">=", 2),
-    ("gt", ">", 2),
-    ("ix", "[]", 0),
-    ("lS", "<<=", 2),
-    ("le", "<=", 2),
-    ("ls", "<<", 2),
-    ("lt", "<", 2),
-    ("mI", "-=", 2),
-    ("mL", "*=", 2),
-    ("mi", "-", 2),
-    ("ml", "*", 2),
-    ("mm", "--", 1),
-    ("na", "new[]", 0),
-    ("ne", "!=", 2),
-    ("ng", "-", 1),
-    ("nt", "!", 1),
-    ("nw", "new", 0),
-    ("oR", "|=", 2),
-    ("oo", "||", 2),
-    ("or", "|", 2),
-    ("pL", "+=", 2),
-    ("pl", "+", 2),
-    ("pm", "->*", 2),
-    ("pp", "++", 1),
-    ("ps", "+", 1),
-    ("pt", "->", 0),
-    ("qu", "?", 0),
-    ("rM", "%=", 2),
-    ("rS", ">>=", 2),
-    ("rm", "%", 2),
-    ("rs", ">>", 2),
-    ("ss", "<=>", 2),
-];
+use super::{Function, Id, NameState, Node, Parser, Qualifiers, operators::OPERATORS};
 
 impl<'a> Parser<'a> {
     pub(super) fn encoding(&mut self) -> Option<Id> {
@@ -353,7 +299,7 @@ impl<'a> Parser<'a> {
             self.type_name()?;
             return Some(self.node(Node::Constructor(scope)));
         }
-        matches!(self.peek(), b'0'..=b'9').then_some(())?;
+        self.peek().is_ascii_digit().then_some(())?;
         self.at += 1;
         Some(self.node(if destructor { Node::Destructor(scope) } else { Node::Constructor(scope) }))
     }

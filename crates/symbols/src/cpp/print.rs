@@ -13,20 +13,20 @@ pub(super) fn print(nodes: &[Node<'_>], root: Id, longest: usize) -> Option<Stri
     Some(printer.out)
 }
 
-struct Printer<'p, 'a> {
+pub(super) struct Printer<'p, 'a> {
     nodes: &'p [Node<'a>],
     out: String,
     longest: usize,
     steps: u32,
     depth: u32,
     /// Which element of packs is printed, within an expansion.
-    element: Option<usize>,
+    pub(super) element: Option<usize>,
     /// Length of the pack that was met there.
-    pack: Option<usize>,
+    pub(super) pack: Option<usize>,
 }
 
 impl<'p, 'a> Printer<'p, 'a> {
-    fn push(&mut self, text: &str) -> Option<()> {
+    pub(super) fn push(&mut self, text: &str) -> Option<()> {
         if self.out.len() + text.len() > self.longest {
             return None;
         }
@@ -34,7 +34,7 @@ impl<'p, 'a> Printer<'p, 'a> {
         Some(())
     }
 
-    fn get(&self, id: Id) -> Option<&'p Node<'a>> {
+    pub(super) fn get(&self, id: Id) -> Option<&'p Node<'a>> {
         self.nodes.get(id as usize)
     }
 
@@ -51,7 +51,7 @@ impl<'p, 'a> Printer<'p, 'a> {
 
     /// Types of functions and arrays have a part left of a declared name and one right
     /// of it; everything else is all left.
-    fn whole(&mut self, id: Id) -> Option<()> {
+    pub(super) fn whole(&mut self, id: Id) -> Option<()> {
         self.left(id)?;
         self.right(id)
     }
@@ -333,84 +333,4 @@ impl<'p, 'a> Printer<'p, 'a> {
         (self.element, self.pack) = outer;
         Some(())
     }
-
-    /// The reference that a reference to a reference is, and whether it is to an element
-    /// of a pack, whose length is noted.
-    fn collapsed(&mut self, mut to: Id, mut mark: &'static str) -> (Id, &'static str, bool) {
-        let mut in_pack = false;
-        for _ in 0..DEEPEST {
-            match self.get(to) {
-                Some(Node::Same(other)) => to = *other,
-                Some(Node::Pack(items)) if !in_pack => {
-                    let Some(element) = self.element else { break };
-                    self.pack = Some(items.len());
-                    let Some(item) = items.get(element) else { break };
-                    to = *item;
-                    in_pack = true;
-                }
-                Some(Node::Pointer(inner, under @ ("&" | "&&"))) if mark != "*" => {
-                    to = *inner;
-                    mark = if mark == "&&" { under } else { "&" };
-                }
-                _ => break,
-            }
-        }
-        (to, mark, in_pack)
-    }
-
-    /// Pointers to functions and arrays are written around a parenthesis.
-    fn parenthesis(&mut self, to: Id) -> Option<()> {
-        match self.shape(to) {
-            Shape::Function => self.push("("),
-            Shape::Array => self.push(" ("),
-            Shape::Other => Some(()),
-        }
-    }
-
-    fn close_parenthesis(&mut self, to: Id) -> Option<()> {
-        match self.shape(to) {
-            Shape::Other => Some(()),
-            _ => self.push(")"),
-        }
-    }
-
-    fn shape(&self, mut id: Id) -> Shape {
-        for _ in 0..DEEPEST {
-            match self.get(id) {
-                Some(Node::Function(_)) => return Shape::Function,
-                Some(Node::Array(..)) => return Shape::Array,
-                Some(Node::Qualified(of, _) | Node::Same(of)) => id = *of,
-                Some(Node::Pack(items)) => match self.element.and_then(|element| items.get(element)) {
-                    Some(item) => id = *item,
-                    None => return Shape::Other,
-                },
-                _ => return Shape::Other,
-            }
-        }
-        Shape::Other
-    }
-
-    /// The last part of a class's name without its arguments: what its constructors
-    /// are called.
-    fn base_name(&mut self, mut id: Id) -> Option<()> {
-        for _ in 0..DEEPEST {
-            match self.get(id)? {
-                Node::Nested(_, name) => id = *name,
-                Node::Template(name, _) | Node::Tagged(name, _) | Node::Same(name) => id = *name,
-                Node::Text("std::string") => return self.push("basic_string"),
-                Node::Text("std::istream") => return self.push("basic_istream"),
-                Node::Text("std::ostream") => return self.push("basic_ostream"),
-                Node::Text("std::iostream") => return self.push("basic_iostream"),
-                Node::Text(text) => return self.push(text.rsplit("::").next().unwrap_or(text)),
-                _ => return self.whole(id),
-            }
-        }
-        None
-    }
-}
-
-enum Shape {
-    Function,
-    Array,
-    Other,
 }
