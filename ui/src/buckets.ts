@@ -64,6 +64,13 @@ export function peak(of: Chart): number {
   return most;
 }
 
+/** A mark of an axis, with as many decimals as the distance between marks needs. */
+export function mark(at: number, step: number): string {
+  const decimals = step >= 1 ? (Number.isInteger(step) ? 0 : 1) : Math.ceil(-Math.log10(step) - 1e-9);
+  const half = step < 1 && Math.round(step * 10 ** (decimals + 1)) % 10 !== 0 ? 1 : 0;
+  return at.toFixed(decimals + half);
+}
+
 /** Round numbers from 0 up to at least `most`, about `ticks` of them. */
 export function axis(most: number, ticks: number): number[] {
   if (!(most > 0)) return [0];

@@ -1,8 +1,8 @@
 // Draws the time series on a canvas and turns dragging into a range.
 
-import { axis, peak, type Chart } from "./buckets";
+import { axis, mark, peak, type Chart } from "./buckets";
 import { h, style } from "./dom";
-import { significant, value } from "./format";
+import { value } from "./format";
 import { colour } from "./series";
 import { isDark, onThemeChange } from "./theme";
 import { local, tick } from "./time";
@@ -108,11 +108,15 @@ export class Plot {
 
     pen.textAlign = "right";
     pen.textBaseline = "middle";
-    for (const mark of marks) {
+    for (const at of marks) {
       pen.fillStyle = grid;
-      pen.fillRect(LEFT, Math.round(y(mark)), width - LEFT - RIGHT, 1);
+      pen.fillRect(LEFT, Math.round(y(at)), width - LEFT - RIGHT, 1);
       pen.fillStyle = faint;
-      pen.fillText(this.unit === "seconds" ? significant(mark) : value(mark, this.unit), LEFT - 8, y(mark));
+      pen.fillText(
+        this.unit === "seconds" ? mark(at, most / (marks.length - 1 || 1)) : value(at, this.unit),
+        LEFT - 8,
+        y(at),
+      );
     }
     this.times(pen, width, height, faint);
     this.areas(pen, chart, width, y, dark);

@@ -174,12 +174,17 @@ describe("names", () => {
     expect(plain("(anonymous namespace)::run(int)")).toBe("(anonymous namespace)::run");
     expect(plain("net/http.(*conn).serve")).toBe("net/http.(*conn).serve");
     expect(plain("[incomplete: depth_limit]")).toBe("[incomplete: depth_limit]");
-    expect(plain("<alloc::vec::Vec<T> as core::iter::Extend<T>>::extend")).toMatch(/extend$/);
+    expect(plain("<alloc::vec::Vec<T> as core::iter::Extend<T>>::extend")).toBe("alloc::vec::Vec::extend");
+    expect(plain("<std::thread::Thread>::new::<u8>")).toBe("std::thread::Thread::new");
+    expect(plain("<A<B as C>>::f::<<X as Y>::Z>::{closure#0}")).toBe("A::f::{closure#0}");
+    expect(plain("<module>")).toBe("<module>");
+    expect(plain("std::rt::run::<(), T>")).toBe("std::rt::run");
   });
 
   it("shows the end of a path where there is little room", () => {
     expect(fit("short", 10)).toBe("short");
-    expect(fit("aaaa::bbbb::cccc(int)", 11)).toBe("…bbbb::cccc");
+    expect(fit("aaaa::bbbb::cccc(int)", 11)).toBe("bbbb::cccc");
+    expect(fit("aaaa::bbbb::cccc(int)", 9)).toBe("cccc");
     expect(fit("aaaa::bbbb::cccccccc(int)", 5)).toBe("cccc…");
     expect(fit("abc::def", 2)).toBe("");
     expect(fit("aaaa::run::{{closure}}", 9)).toBe("run::{{c…");

@@ -3,7 +3,7 @@
 import { describe, expect, it } from "vitest";
 import { sum } from "../src/account";
 import type { Account } from "../src/api";
-import { axis, chart, peak } from "../src/buckets";
+import { axis, chart, mark, peak } from "../src/buckets";
 
 describe("chart", () => {
   const made = chart({
@@ -62,6 +62,13 @@ describe("chart", () => {
 
   it("marks the axis with round numbers that reach the top", () => {
     expect(axis(1.7, 4)).toEqual([0, 0.5, 1, 1.5, 2]);
+    expect([mark(0.5, 0.5), mark(2, 0.5), mark(0.25, 0.25), mark(10, 5), mark(0.02, 0.02)]).toEqual([
+      "0.5",
+      "2.0",
+      "0.25",
+      "10",
+      "0.02",
+    ]);
     expect(axis(0, 4)).toEqual([0]);
     expect(axis(90, 3)).toEqual([0, 50, 100]);
   });

@@ -14,21 +14,28 @@ function skip(text: string, from: number): number {
   return text.length;
 }
 
-/** A name without parameters and template arguments: `std::map<…>::find(…) const` becomes `std::map::find`. */
+/**
+ * A name without parameters and template arguments: `std::map<…>::find(…) const` becomes `std::map::find`, and
+ * Rust's `<Vec<T> as Extend<T>>::extend` becomes `Vec::extend`.
+ */
 export function plain(name: string): string {
   if (!/[<(]/.test(name) || name.startsWith("[") || name.startsWith("/")) return name;
+  if (name.startsWith("<")) {
+    const end = skip(name, 0);
+    // A name like `<module>` is one as it stands.
+    if (!name.startsWith("::", end)) return name;
+    const inner = name.slice(1, end - 1);
+    const as = inner.search(/ as [\w:]+(<|$|::)/);
+    return `${plain(as < 0 ? inner : inner.slice(0, as))}${plain(`x${name.slice(end)}`).slice(1)}`;
+  }
   let out = "";
   for (let i = 0; i < name.length;) {
     const c = name[i]!;
     const operator = /operator\s*$/.test(out);
     if (c === "(" && !operator && !name.startsWith("(anonymous", i)) {
       // A receiver of Go, `net/http.(*conn).serve`, is part of the name.
-      if (out.endsWith(".")) {
-        out += name.slice(i, skip(name, i));
-        i = skip(name, i);
-        continue;
-      }
-      if (out !== "" && !name.startsWith("::", skip(name, i))) break;
+      if (out.endsWith(".")) out += name.slice(i, skip(name, i));
+      else if (out !== "" && !name.startsWith("::", skip(name, i))) break;
       i = skip(name, i);
     } else if (c === "<" && !operator && out !== "") i = skip(name, i);
     else {
@@ -36,7 +43,10 @@ export function plain(name: string): string {
       i += 1;
     }
   }
-  out = out.replace(/::::/g, "::").trim();
+  out = out
+    .replace(/::(::)+/g, "::")
+    .replace(/::$/, "")
+    .trim();
   return out === "" ? name : out;
 }
 
@@ -54,10 +64,11 @@ function remembered(name: string): string {
   return short;
 }
 
-/** Where the `::` before the last telling part stands; `{{closure}}` alone tells nothing. */
+/** Where the last telling part of a path begins; `{{closure}}` alone tells nothing. */
 function lastPart(name: string): number {
-  const last = name.lastIndexOf("::");
-  return last > 0 && name[last + 2] === "{" ? name.lastIndexOf("::", last - 1) : last;
+  let at = name.lastIndexOf("::");
+  if (at > 0 && name[at + 2] === "{") at = name.lastIndexOf("::", at - 1);
+  return at < 0 ? 0 : at + 2;
 }
 
 /** The most telling form of a name in at most `room` characters; empty where nothing sensible fits. */
@@ -66,7 +77,12 @@ export function fit(name: string, room: number): string {
   if (room < 3) return "";
   const short = remembered(name);
   if (short.length <= room) return short;
-  const tail = lastPart(short);
-  if (tail > 0 && short.length - tail - 2 + 1 <= room) return `…${short.slice(short.length - room + 1)}`;
-  return `${(tail > 0 ? short.slice(tail + 2) : short).slice(0, room - 1)}…`;
+  // As many whole parts from the end as there is room for.
+  let from = lastPart(short);
+  if (short.length - from > room) return `${short.slice(from, from + room - 1)}…`;
+  for (;;) {
+    const before = from > 2 ? short.lastIndexOf("::", from - 3) + 2 : 0;
+    if (before < 2 || short.length - before > room) return short.slice(from);
+    from = before;
+  }
 }

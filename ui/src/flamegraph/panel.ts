@@ -294,11 +294,13 @@ export class FlamePanel {
     const dark = isDark();
     fill(
       this.legend,
-      ...tree.kinds.filter(isCode).map((name) => {
-        const chip = h("span", { class: name === "marker" ? "chip striped" : "chip" });
-        chip.style.background = kindColour(name, dark);
-        return h("span", { class: "legend-item" }, chip, name === "marker" ? "incomplete" : name);
-      }),
+      ...[...tree.kinds.filter(isCode)]
+        .sort((a, b) => Number(a === "marker") - Number(b === "marker"))
+        .map((name) => {
+          const chip = h("span", { class: name === "marker" ? "chip striped" : "chip" });
+          chip.style.background = kindColour(name, dark);
+          return h("span", { class: "legend-item" }, chip, name === "marker" ? "incomplete" : name);
+        }),
     );
   }
 
