@@ -1,5 +1,6 @@
 //! Every sample is stored, dropped for a reason, or in flight: the server's books add up
 //! after each request, whatever happens to the server, the agent or the wire between them.
+#![allow(clippy::unwrap_used, reason = "a test that panics has failed, as it should")]
 
 mod common;
 

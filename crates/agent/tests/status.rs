@@ -1,4 +1,5 @@
 //! The agent's own listener over real connections.
+#![allow(clippy::unwrap_used, reason = "a test that panics has failed, as it should")]
 
 use std::{
     io::{Read, Write},

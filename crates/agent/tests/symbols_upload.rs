@@ -1,4 +1,5 @@
 //! The upload of symbol indexes against a small HTTP server over real connections.
+#![allow(clippy::unwrap_used, reason = "a test that panics has failed, as it should")]
 
 use std::{
     collections::HashMap,

@@ -1,5 +1,6 @@
 //! The OTLP codec from the outside: our own batches round, the OpenTelemetry eBPF
 //! profiler's shape, each kind of bad input, and noise.
+#![allow(clippy::unwrap_used, reason = "a test that panics has failed, as it should")]
 
 use std::sync::Arc;
 

@@ -238,9 +238,9 @@ impl Account {
     /// have left the spool as far as the figures go.
     pub fn settle(&mut self, files: &[(u64, u64)]) -> Vec<u64> {
         let before = self.figures();
-        let (gone, kept): (Vec<(u64, u64)>, Vec<(u64, u64)>) =
-            files.iter().partition(|(sequence, _)| before.is_gone(*sequence));
-        let spooled: u64 = kept.iter().map(|(_, samples)| samples).sum();
+        let gone: Vec<u64> = files.iter().map(|(sequence, _)| *sequence).filter(|s| before.is_gone(*s)).collect();
+        let kept = files.iter().filter(|(sequence, _)| !before.is_gone(*sequence));
+        let spooled: u64 = kept.map(|(_, samples)| samples).sum();
         let mut kernel = self.counts();
         // Batches on disk that the figures do not know at all (saved before them): they
         // were taken, so they are added to what is known.
@@ -259,7 +259,7 @@ impl Account {
             // ...is in a file, or it died.
             f.drop_for(Reason::AgentDied, alive.saturating_sub(spooled));
         });
-        gone.into_iter().map(|(sequence, _): (u64, u64)| sequence).collect()
+        gone
     }
 }
 

@@ -1,5 +1,6 @@
 //! A server that keeps accounts as the real one does and can be made to misbehave, and
 //! the pieces of an agent around its exporter.
+#![allow(clippy::unwrap_used, reason = "a test that panics has failed, as it should")]
 #![allow(dead_code, reason = "each test file uses its part")]
 
 use std::{
