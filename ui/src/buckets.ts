@@ -71,13 +71,11 @@ export function mark(at: number, step: number): string {
   return at.toFixed(decimals + half);
 }
 
-/** Round numbers from 0 up to at least `most`, about `ticks` of them. */
+/** Round numbers from 0 to `most`, at most about `ticks` of them. */
 export function axis(most: number, ticks: number): number[] {
   if (!(most > 0)) return [0];
   const rough = most / ticks;
   const power = 10 ** Math.floor(Math.log10(rough));
   const step = power * ([1, 2, 2.5, 5, 10].find((f) => f * power >= rough) ?? 10);
-  const marks: number[] = [];
-  for (let i = 0; i * step < most + step * 0.999; i += 1) marks.push(i * step);
-  return marks;
+  return Array.from({ length: Math.floor(most / step + 1e-9) + 1 }, (_, i) => i * step);
 }

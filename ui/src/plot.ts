@@ -102,8 +102,10 @@ export class Plot {
     const grid = dark ? "rgba(255,255,255,0.07)" : "rgba(0,0,0,0.07)";
     pen.font = FONT;
 
-    const marks = axis(peak(chart), height < 110 ? 2 : 4);
-    const most = marks[marks.length - 1] || 1;
+    const high = peak(chart);
+    const marks = axis(high, height < 110 ? 2 : 4);
+    const most = high > 0 ? high * 1.04 : 1;
+    const step = marks[1] ?? 1;
     const y = (rate: number) => Math.max(TOP, height - BOTTOM - (rate / most) * (height - TOP - BOTTOM));
 
     pen.textAlign = "right";
@@ -112,11 +114,7 @@ export class Plot {
       pen.fillStyle = grid;
       pen.fillRect(LEFT, Math.round(y(at)), width - LEFT - RIGHT, 1);
       pen.fillStyle = faint;
-      pen.fillText(
-        this.unit === "seconds" ? mark(at, most / (marks.length - 1 || 1)) : value(at, this.unit),
-        LEFT - 8,
-        y(at),
-      );
+      pen.fillText(this.unit === "seconds" ? mark(at, step) : value(at, this.unit), LEFT - 8, y(at));
     }
     this.times(pen, width, height, faint);
     this.areas(pen, chart, width, y, dark);

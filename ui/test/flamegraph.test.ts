@@ -184,7 +184,8 @@ describe("names", () => {
   it("shows the end of a path where there is little room", () => {
     expect(fit("short", 10)).toBe("short");
     expect(fit("aaaa::bbbb::cccc(int)", 11)).toBe("bbbb::cccc");
-    expect(fit("aaaa::bbbb::cccc(int)", 9)).toBe("cccc");
+    expect(fit("aaaa::bbbb::cccc(int)", 9)).toBe("…bb::cccc");
+    expect(fit("aaaa::bbbb::cccc(int)", 6)).toBe("cccc");
     expect(fit("aaaa::bbbb::cccccccc(int)", 5)).toBe("cccc…");
     expect(fit("abc::def", 2)).toBe("");
     expect(fit("aaaa::run::{{closure}}", 9)).toBe("run::{{c…");

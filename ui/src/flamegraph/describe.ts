@@ -33,7 +33,7 @@ export function describe(tree: Tree, node: number): Described {
     where: file === "" ? "" : line > 0 ? `${file}:${line}` : file,
     self: figure(tree.self[node]!, tree.selfValue[node]!, tree, all),
     total: figure(tree.total[node]!, tree.totalValue[node]!, tree, all),
-    elided: elided > 0 ? `${count(elided)} samples below it are not drawn yet: click to fetch them` : "",
+    elided: elided > 0 ? `${count(elided)} samples go on in frames that are not drawn yet: click to fetch them` : "",
   };
 }
 

@@ -82,7 +82,10 @@ export function fit(name: string, room: number): string {
   if (short.length - from > room) return `${short.slice(from, from + room - 1)}…`;
   for (;;) {
     const before = from > 2 ? short.lastIndexOf("::", from - 3) + 2 : 0;
-    if (before < 2 || short.length - before > room) return short.slice(from);
+    if (before < 2 || short.length - before > room) break;
     from = before;
   }
+  // Where they leave much room unused, a part that is cut says more: `run` is everywhere, `…PassManager::run` is not.
+  if (short.length - from > room * 0.6) return short.slice(from);
+  return `…${short.slice(short.length - room + 1)}`;
 }

@@ -154,10 +154,10 @@ export class FlamePanel {
           {
             class: "link",
             type: "button",
-            title: `${count(missing)} samples lie in frames too small to be sent at first. They are hatched and come when you zoom in.`,
+            title: `${count(missing)} samples end in frames too small to be sent at first. They count in every frame that is drawn; the rest is hatched and comes when you zoom in.`,
             onclick: () => this.store.set({ nodes: 0 }),
           },
-          `${percent(missing, total)} not drawn: fetch all`,
+          `${percent(missing, total)} cut short: fetch all`,
         ),
     );
     this.drawLegend();
