@@ -119,7 +119,7 @@ fn the_duplicate_window_spans_restarts_and_forgets_the_oldest() {
     let dir = tempfile::tempdir().unwrap();
     let options = Options { profile_ids: 4, ..options(dir.path()) };
     let mut store = open(options.clone());
-    let mut append = |store: &Embedded, number| store.append(&simple(Some(id(number)), now(), 1), None, now()).unwrap();
+    let append = |store: &Embedded, number| store.append(&simple(Some(id(number)), now(), 1), None, now()).unwrap();
     for number in 0..4 {
         assert_eq!(append(&store, number).stored, 1);
         if number == 1 {

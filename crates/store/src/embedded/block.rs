@@ -19,7 +19,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use everflame_profile::{ContentId, Frame, FrameKind, Labels, Line, Mapping, ProfileId, SampleType};
+use everflame_profile::{ContentId, Labels, Line, Mapping, ProfileId, SampleType, Str};
 use parquet::{
     arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions},
     file::{
@@ -28,8 +28,11 @@ use parquet::{
     },
 };
 
+use rustc_hash::FxHashMap;
+
 use super::{
-    dictionary::{HashedFrame, Names, Series, Stacks, hash_frame, hash_mapping},
+    dictionary::{Names, Series, Stacks},
+    frames::{Frames, NONE, hash_frame, hash_mapping},
     meta::Meta,
     table::{Table, into_io, read_bytes},
 };
@@ -173,27 +176,33 @@ impl Block {
         let mappings: Vec<(u128, Arc<Mapping>)> = mappings.collect();
         let frames = self.table("frames.parquet")?;
         let (kinds, files, addresses) = (frames.text("kind")?, frames.i32("mapping")?, frames.u64("address")?);
-        let mut lines = vec![Vec::new(); kinds.len()];
         let table = self.table("lines.parquet")?;
         let columns = (table.u32("frame")?, table.text("function")?, table.text("file")?, table.u32("line")?);
-        let mut bytes = kinds.len() * 160 + mappings.len() * 128;
-        for (((frame, function), file), line) in columns.0.into_iter().zip(columns.1).zip(columns.2).zip(columns.3) {
-            bytes += 40 + function.len() / 2;
-            lines.get_mut(frame as usize).ok_or_else(|| invalid("lines"))?.push(Line { function, file, line });
-        }
-        let columns = kinds.into_iter().zip(files).zip(addresses).zip(lines);
-        let mut scratch = Vec::new();
-        let frames = columns.map(|(((kind, file), address), lines)| {
+        let mut bytes = kinds.len() * 40 + mappings.len() * 128;
+        let lines = columns.0.into_iter().zip(columns.1).zip(columns.2).zip(columns.3);
+        let mut lines =
+            lines.map(|(((frame, function), file), line)| (frame, Line { function, file, line })).peekable();
+        let mut frames = Frames::default();
+        let mut kind_ids: FxHashMap<Str, u32> = FxHashMap::default();
+        let (mut own, mut scratch) = (Vec::new(), Vec::new());
+        for (number, ((kind, file), address)) in kinds.into_iter().zip(files).zip(addresses).enumerate() {
+            own.clear();
+            while let Some((_, line)) = lines.next_if(|(frame, _)| *frame as usize == number) {
+                bytes += 56 + line.function.len() / 2;
+                own.push(line);
+            }
             let mapping = match u32::try_from(file) {
-                Ok(file) => Some(mappings.get(file as usize).ok_or_else(|| invalid("mappings"))?),
+                Ok(file) => Some(mappings.get(file as usize).ok_or_else(|| invalid("mappings"))?.0),
                 Err(_) => None,
             };
-            let hash = mapping.map(|(hash, _)| *hash);
-            let mapping = mapping.map(|(_, mapping)| mapping.clone());
-            let frame = Frame { kind: FrameKind(kind), mapping, address, lines };
-            Ok(HashedFrame { hash: hash_frame(&frame, hash, &mut scratch), frame: Arc::new(frame) })
-        });
-        let frames = frames.collect::<io::Result<super::chunked::Chunked<HashedFrame>>>()?;
+            let hash = hash_frame(&kind, mapping, address, &own, &mut scratch);
+            let kind = *kind_ids.entry(kind).or_insert_with_key(|kind| frames.kinds.push(kind.clone()));
+            frames.push(hash, address, kind, u32::try_from(file).unwrap_or(NONE), &own);
+        }
+        if lines.next().is_some() {
+            return Err(invalid("lines"));
+        }
+        frames.mappings = mappings.into_iter().map(|(_, mapping)| mapping).collect();
         let nodes = self.table("nodes.parquet")?;
         let columns = nodes.i32("parent")?.into_iter().zip(nodes.u32("frame")?);
         let nodes = columns.enumerate().map(|(index, (parent, frame))| {

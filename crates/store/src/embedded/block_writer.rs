@@ -9,7 +9,6 @@ use std::{
 };
 
 use everflame_profile::{ProfileId, Str};
-use rustc_hash::FxHashMap;
 
 use super::{
     block::Block,
@@ -228,27 +227,19 @@ fn write_stacks(dir: &Path, stacks: &Stacks, order: &Order, files: &mut Files) -
         ("frame", Rising, Column::U32(nodes.iter().map(|node| frame(node.frame)).collect())),
     ];
     write_table(dir, "nodes.parquet", columns, files)?;
-    let frames: Vec<_> = order.frames.order.iter().filter_map(|id| stacks.frames.get(*id)).collect();
-    let mut mapping_ids = FxHashMap::default();
-    let mut mappings = Vec::new();
-    let mut of_frames = Vec::with_capacity(frames.len());
-    for hashed in &frames {
-        of_frames.push(hashed.frame.mapping.as_ref().map_or(-1, |mapping| {
-            *mapping_ids.entry(mapping.clone()).or_insert_with(|| {
-                mappings.push(mapping.clone());
-                mappings.len() as i32 - 1
-            })
-        }));
-    }
+    let table = &stacks.frames;
+    let frames: Vec<_> = order.frames.order.iter().filter_map(|id| table.row(*id)).collect();
+    let kind = |kind: u32| table.kinds.get(kind).cloned().unwrap_or_default();
     let columns = vec![
-        ("kind", Repeating, Column::Text(frames.iter().map(|hashed| hashed.frame.kind.0.clone()).collect())),
-        ("mapping", Repeating, Column::I32(of_frames)),
-        ("address", Rising, Column::U64(frames.iter().map(|hashed| hashed.frame.address).collect())),
+        ("kind", Repeating, Column::Text(frames.iter().map(|row| kind(row.kind)).collect())),
+        // No mapping is -1: the same bits.
+        ("mapping", Repeating, Column::I32(frames.iter().map(|row| row.mapping as i32).collect())),
+        ("address", Rising, Column::U64(frames.iter().map(|row| row.address).collect())),
     ];
     write_table(dir, "frames.parquet", columns, files)?;
     let (mut of, mut functions, mut sources, mut lines) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    for (number, hashed) in frames.iter().enumerate() {
-        for line in &hashed.frame.lines {
+    for (number, row) in frames.iter().enumerate() {
+        for line in table.lines(row) {
             of.push(number as u32);
             functions.push(line.function.clone());
             sources.push(line.file.clone());
@@ -264,12 +255,12 @@ fn write_stacks(dir: &Path, stacks: &Stacks, order: &Order, files: &mut Files) -
     write_table(dir, "lines.parquet", columns, files)?;
     let content = |id: everflame_profile::ContentId| Str::from(id.to_string());
     let columns = vec![
-        ("name", Repeating, Column::Text(mappings.iter().map(|mapping| mapping.name.clone()).collect())),
-        ("build_id", Repeating, Column::Text(mappings.iter().map(|mapping| mapping.build_id.clone()).collect())),
+        ("name", Repeating, Column::Text(table.mappings.iter().map(|mapping| mapping.name.clone()).collect())),
+        ("build_id", Repeating, Column::Text(table.mappings.iter().map(|mapping| mapping.build_id.clone()).collect())),
         (
             "content_id",
             Repeating,
-            Column::Text(mappings.iter().map(|m| m.content_id.map_or_else(Str::default, content)).collect()),
+            Column::Text(table.mappings.iter().map(|m| m.content_id.map_or_else(Str::default, content)).collect()),
         ),
     ];
     write_table(dir, "mappings.parquet", columns, files)

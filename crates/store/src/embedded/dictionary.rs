@@ -8,7 +8,10 @@ use everflame_profile::{Batch, Frame, Labels, Mapping, SampleType, Stack, Str};
 use rustc_hash::FxHashMap;
 use xxhash_rust::xxh3::xxh3_128;
 
-use super::chunked::Chunked;
+use super::{
+    chunked::Chunked,
+    frames::{Frames, NONE, hash_frames},
+};
 use crate::query::TrieNode;
 
 /// The label that stands for all series beyond the limit of their number.
@@ -36,13 +39,6 @@ impl Series {
     }
 }
 
-/// A frame and 128 bits over all of it, by which it is known in any id space.
-#[derive(Debug, Clone)]
-pub(crate) struct HashedFrame {
-    pub hash: u128,
-    pub frame: Arc<Frame>,
-}
-
 /// Who and what: all that matchers and groups need.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Names {
@@ -56,7 +52,7 @@ pub(crate) struct Names {
 /// The stack trie and its frames.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Stacks {
-    pub frames: Chunked<HashedFrame>,
+    pub frames: Frames,
     pub nodes: Chunked<TrieNode>,
 }
 
@@ -70,6 +66,8 @@ pub(crate) struct Interner {
     sets: FxHashMap<Arc<Labels>, u32>,
     series: FxHashMap<Arc<Series>, u32>,
     frames: FxHashMap<u128, u32>,
+    kinds: FxHashMap<Str, u32>,
+    mappings: FxHashMap<Arc<Mapping>, u32>,
     nodes: FxHashMap<(u32, u32), u32>,
     /// Hash over a whole stack's frames, so that a known stack is one look-up.
     leaves: FxHashMap<u128, u32>,
@@ -86,6 +84,8 @@ impl Interner {
             sets: FxHashMap::default(),
             series: FxHashMap::default(),
             frames: FxHashMap::default(),
+            kinds: FxHashMap::default(),
+            mappings: FxHashMap::default(),
             nodes: FxHashMap::default(),
             leaves: FxHashMap::default(),
             text_bytes: 0,
@@ -137,12 +137,21 @@ impl Interner {
         self.series(Series { sample_type: sample_type.clone(), labels }, usize::MAX).expect("there is no limit here")
     }
 
-    pub fn frame(&mut self, hash: u128, frame: impl FnOnce() -> Arc<Frame>) -> u32 {
-        *self.frames.entry(hash).or_insert_with(|| {
-            let frame = frame();
-            self.text_bytes += 200 + frame.lines.iter().map(|line| 40 + line.function.len()).sum::<usize>();
-            self.stacks.frames.push(HashedFrame { hash, frame })
-        })
+    /// The id of the frame with this hash.
+    pub fn frame(&mut self, hash: u128, frame: &Frame) -> u32 {
+        if let Some(&id) = self.frames.get(&hash) {
+            return id;
+        }
+        let frames = &mut self.stacks.frames;
+        let kind = *self.kinds.entry(frame.kind.0.clone()).or_insert_with_key(|kind| frames.kinds.push(kind.clone()));
+        let mapping = frame.mapping.as_ref().map_or(NONE, |mapping| {
+            let push = |mapping: &Arc<Mapping>| frames.mappings.push(mapping.clone());
+            *self.mappings.entry(mapping.clone()).or_insert_with_key(push)
+        });
+        let id = frames.push(hash, frame.address, kind, mapping, &frame.lines);
+        self.frames.insert(hash, id);
+        self.text_bytes += 96 + frame.lines.iter().map(|line| 64 + line.function.len()).sum::<usize>();
+        id
     }
 
     pub fn node(&mut self, node: TrieNode) -> u32 {
@@ -168,7 +177,7 @@ impl Interner {
             let mut parent = u32::MAX;
             for &frame in stack.0.iter().rev() {
                 let at = frame as usize;
-                let frame = self.frame(hashes[at], || Arc::new(batch.frames[at].clone()));
+                let frame = self.frame(hashes[at], &batch.frames[at]);
                 parent = self.node(TrieNode { parent, frame });
             }
             self.leaves.insert(stack_hash, parent);
@@ -185,49 +194,4 @@ impl Interner {
 
 fn text_bytes(labels: &Labels) -> usize {
     128 + labels.iter().map(|(name, value)| name.len() + value.len() + 64).sum::<usize>()
-}
-
-/// The hash of each frame.
-pub(crate) fn hash_frames(frames: &[Frame]) -> Vec<u128> {
-    let mut mappings: FxHashMap<usize, u128> = FxHashMap::default();
-    let mut bytes = Vec::new();
-    let hash = |frame: &Frame| {
-        let mapping = frame
-            .mapping
-            .as_ref()
-            .map(|mapping| *mappings.entry(Arc::as_ptr(mapping).addr()).or_insert_with(|| hash_mapping(mapping)));
-        hash_frame(frame, mapping, &mut bytes)
-    };
-    frames.iter().map(hash).collect()
-}
-
-/// The hash of a mapping, for [`hash_frame`].
-pub(crate) fn hash_mapping(mapping: &Mapping) -> u128 {
-    let mut bytes = Vec::new();
-    text(&mut bytes, &mapping.name);
-    text(&mut bytes, &mapping.build_id);
-    if let Some(id) = mapping.content_id {
-        bytes.extend_from_slice(&id.0.to_le_bytes());
-    }
-    xxh3_128(&bytes)
-}
-
-/// The hash of a frame whose mapping has the hash `mapping`; `bytes` is room to work in.
-pub(crate) fn hash_frame(frame: &Frame, mapping: Option<u128>, bytes: &mut Vec<u8>) -> u128 {
-    bytes.clear();
-    text(bytes, frame.kind.as_str());
-    bytes.push(u8::from(mapping.is_some()));
-    bytes.extend_from_slice(&mapping.unwrap_or(0).to_le_bytes());
-    bytes.extend_from_slice(&frame.address.to_le_bytes());
-    for line in &frame.lines {
-        text(bytes, &line.function);
-        text(bytes, &line.file);
-        bytes.extend_from_slice(&line.line.to_le_bytes());
-    }
-    xxh3_128(bytes)
-}
-
-fn text(bytes: &mut Vec<u8>, text: &str) {
-    bytes.extend_from_slice(&(text.len() as u64).to_le_bytes());
-    bytes.extend_from_slice(text.as_bytes());
 }

@@ -1,5 +1,5 @@
 //! The keeper: writes sealed heads as blocks, merges blocks, deletes what is past
-//! the retention. One pass at a time, by its thread or by who asks for it.
+//! the retention; by its thread or by who asks for it, each at most once at a time.
 
 use std::{
     fs, io,
@@ -37,8 +37,10 @@ pub(crate) struct Keeper {
     pub log: Arc<Log>,
     pub writer: String,
     pub next_sequence: AtomicU64,
-    /// What is still to be written to `state.json`; also the lock of a pass.
+    /// What is still to be written to `state.json`; also the lock of writing blocks.
     pub unsaved: Mutex<Option<Saved>>,
+    /// The lock of merges and retention: a long merge holds up no flush.
+    pub tending: Mutex<()>,
     pub signal: Signal,
 }
 
@@ -63,6 +65,11 @@ impl Signal {
     /// The store is closing.
     pub fn close(&self) {
         self.set(|(_, closing)| *closing = true);
+    }
+
+    /// Whether the store is closing.
+    fn is_closing(&self) -> bool {
+        self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).1
     }
 
     /// Waits; `None` when closing, else whether there is work.
@@ -118,7 +125,7 @@ impl Keeper {
         }
     }
 
-    fn pass(&self) -> MutexGuard<'_, Option<Saved>> {
+    fn writing(&self) -> MutexGuard<'_, Option<Saved>> {
         self.unsaved.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
@@ -130,7 +137,7 @@ impl Keeper {
 
     /// Writes all sealed heads as blocks and removes their log segments.
     pub fn write_sealed(&self) -> io::Result<()> {
-        let mut unsaved = self.pass();
+        let mut unsaved = self.writing();
         loop {
             let sealed = self.shared.lock().sealed.front().cloned();
             let Some(sealed) = sealed else { break };
@@ -193,14 +200,19 @@ impl Keeper {
 
     /// Retention and merges, as of `now` (Unix nanoseconds).
     pub fn tend(&self, now: i64) -> io::Result<()> {
-        let _pass = self.pass();
+        let _tending = self.tending.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         self.expire(now);
         loop {
             let blocks = self.shared.lock().blocks.clone();
             let now_ms = now / NANOS_PER_MS;
             let Some(sources) = merge::pick(&blocks, now_ms, self.shared.options.merge_rows) else { break };
             let (id, sequence) = self.next_id();
-            let merged = merge::merge(&self.blocks_dir(), &sources, id, sequence, self.shared.options.profile_ids)?;
+            let limit = self.shared.options.profile_ids;
+            let closing = || self.signal.is_closing();
+            let merged = match merge::merge(&self.blocks_dir(), &sources, id, sequence, limit, &closing) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => break,
+                other => other?,
+            };
             let replaced = |block: &Arc<Block>| sources.iter().any(|source| source.meta.id == block.meta.id);
             {
                 let mut state = self.shared.lock();

@@ -63,18 +63,21 @@ struct Maps {
     nodes: Vec<u32>,
 }
 
-/// Writes the merged block; the sources stay as they are.
+/// Writes the merged block; the sources stay as they are. Gives up as interrupted
+/// once `stop` says so.
 pub(crate) fn merge(
     dir: &Path,
     sources: &[Arc<Block>],
     id: String,
     sequence: u64,
     ids_limit: usize,
+    stop: &dyn Fn() -> bool,
 ) -> io::Result<Block> {
     let mut all = Interner::new();
     let mut maps = Vec::new();
     let mut ranges = Vec::new();
     for block in sources {
+        go_on(stop)?;
         let (names, _) = block.names()?;
         maps.push(map(block, &names.names, &mut all)?);
         ranges.push(names.ranges);
@@ -114,11 +117,16 @@ pub(crate) fn merge(
                 sort(&mut pending);
                 writer.push(&pending)?;
                 pending.clear();
+                go_on(stop)?;
             }
         }
         sort(&mut pending);
         writer.push(&pending)
     })
+}
+
+fn go_on(stop: &dyn Fn() -> bool) -> io::Result<()> {
+    if stop() { Err(io::ErrorKind::Interrupted.into()) } else { Ok(()) }
 }
 
 fn map(block: &Block, names: &super::dictionary::Names, all: &mut Interner) -> io::Result<Maps> {
@@ -127,7 +135,11 @@ fn map(block: &Block, names: &super::dictionary::Names, all: &mut Interner) -> i
     let threads = names.threads.iter().map(|name| all.thread(name)).collect();
     let sets = names.sets.iter().map(|set| all.set(set)).collect();
     let (stacks, _) = block.stacks()?;
-    let frames: Vec<u32> = stacks.frames.iter().map(|f| all.frame(f.hash, || f.frame.clone())).collect();
+    let frame = |id| match (stacks.frames.hash(id), stacks.frames.get(id)) {
+        (Some(hash), Some(frame)) => all.frame(hash, &frame),
+        _ => u32::MAX,
+    };
+    let frames: Vec<u32> = (0..stacks.frames.len() as u32).map(frame).collect();
     let mut nodes: Vec<u32> = Vec::with_capacity(stacks.nodes.len());
     for node in stacks.nodes.iter() {
         let parent = nodes.get(node.parent as usize).copied().unwrap_or(u32::MAX);

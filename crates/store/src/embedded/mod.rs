@@ -13,6 +13,7 @@ mod cache;
 mod chunked;
 mod codec;
 mod dictionary;
+mod frames;
 mod groups;
 mod head;
 mod instances;
@@ -84,6 +85,7 @@ impl Embedded {
             writer,
             next_sequence: AtomicU64::new(next_sequence),
             unsaved: Mutex::new(None),
+            tending: Mutex::new(()),
             signal: keeper::Signal::default(),
         });
         let mut store = Self { shared, log, keeper, threads: Vec::new(), _lock: lock };

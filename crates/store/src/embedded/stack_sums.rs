@@ -96,8 +96,8 @@ pub(crate) fn stacks(
         }
     }
     sum_up(&mut sums);
-    let frames = merged.frames.iter().map(|frame| (**frame).clone()).collect();
-    Ok(StackSums { covered: covered(selection), unit, frames, nodes: merged.nodes, groups: groups.values, sums })
+    let (frames, nodes) = (merged.frames, merged.nodes);
+    Ok(StackSums { covered: covered(selection), unit, frames, nodes, groups: groups.values, sums })
 }
 
 /// Adds up the sums of equal (group, node, completeness).
@@ -137,7 +137,7 @@ impl<'a> Reached<'a> {
 /// The tries laid over each other so far.
 #[derive(Default)]
 struct MergedStacks {
-    frames: Vec<Arc<Frame>>,
+    frames: Vec<Frame>,
     frame_ids: FxHashMap<u128, u32>,
     nodes: Vec<TrieNode>,
     /// The first children of each node: most have no more, and since tries come depth
@@ -168,13 +168,13 @@ impl MergedStacks {
             }
             let frame = &mut frames[node.frame as usize];
             if *frame == u32::MAX
-                && let Some(hashed) = stacks.frames.get(node.frame)
+                && let Some(hash) = stacks.frames.hash(node.frame)
             {
                 let mut push = || {
-                    self.frames.push(hashed.frame.clone());
+                    self.frames.extend(stacks.frames.get(node.frame));
                     self.frames.len() as u32 - 1
                 };
-                *frame = if only { push() } else { *self.frame_ids.entry(hashed.hash).or_insert_with(push) };
+                *frame = if only { push() } else { *self.frame_ids.entry(hash).or_insert_with(push) };
             }
             let parent = if node.parent == u32::MAX { u32::MAX } else { nodes[node.parent as usize] };
             let merged = TrieNode { parent, frame: *frame };
