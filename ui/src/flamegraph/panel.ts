@@ -29,6 +29,13 @@ const GROUPS = [
   ["", "nothing"],
 ] as const;
 
+interface Loaded {
+  tree: Tree;
+  answer: api.FlameGraph;
+  /** Id of the node whose detail the tree has already, empty for none. */
+  id: string;
+}
+
 export class FlamePanel {
   readonly element: HTMLElement;
   private readonly view: View;
@@ -43,7 +50,7 @@ export class FlamePanel {
   private readonly tip = h("div", { class: "tip", hidden: true });
   private readonly notice = h("div", { class: "notice-slot" });
   private readonly body: HTMLElement;
-  private readonly loader: Loader<{ tree: Tree; answer: api.FlameGraph }>;
+  private readonly loader: Loader<Loaded>;
   private readonly detailLoader: Loader<{ detail: Tree; of: Tree; id: string }>;
   private tree: Tree | null = null;
   private below: Float64Array | null = null;
@@ -66,7 +73,7 @@ export class FlamePanel {
     this.searchBox = new SearchBox(store);
     this.group.addEventListener("change", () => store.set({ group: this.group.value, zoom: "" }));
     this.loader = new Loader(
-      ({ tree, answer }) => this.loaded(tree, answer),
+      (loaded) => this.loaded(loaded),
       (error) => this.failed(error),
       busy,
     );
@@ -105,7 +112,7 @@ export class FlamePanel {
     const key = JSON.stringify([api.selectionKey(state), asked.group, state.focus, state.invert, state.nodes, tick]);
     this.loader.load(key, async (signal) => {
       const answer = await api.flameGraph(asked, signal);
-      return { tree: fromAnswer(answer), answer };
+      return this.withZoom(fromAnswer(answer), answer, asked, signal);
     });
     if (this.tree) this.applyZoom(true);
     this.find();
@@ -124,10 +131,21 @@ export class FlamePanel {
     return this.view.busy();
   }
 
-  private loaded(tree: Tree, answer: api.FlameGraph): void {
+  /** A whole answer, with the part that the address zooms into where that was left out: one picture, not two. */
+  private async withZoom(tree: Tree, answer: api.FlameGraph, asked: State, signal: AbortSignal): Promise<Loaded> {
+    const id = this.store.state.zoom;
+    const node = find(tree, id);
+    if (id === "" || answer.samples === 0 || (node >= 0 && elidedBelow(tree)[node] === 0))
+      return { tree, answer, id: "" };
+    const range = { from: String(answer.from), until: String(answer.until) };
+    const grown = bring(tree, id, fromAnswer(await api.flameGraph({ ...asked, ...range }, signal, id)));
+    return grown ? { tree: grown, answer, id } : { tree, answer, id: "" };
+  }
+
+  private loaded({ tree, answer, id }: Loaded): void {
     this.answer = answer;
     this.totals(answer);
-    this.detailed.clear();
+    this.detailed = new Set(id === "" ? [] : [id]);
     fill(this.notice);
     this.body.classList.remove("stale");
     if (answer.samples === 0) fill(this.notice, this.notices.empty());
@@ -187,7 +205,7 @@ export class FlamePanel {
     if (moving) this.view.zoomTo(Math.max(0, node));
     this.drawCrumbs(node);
     const missing = id !== "" && (node < 0 || below[node]! > 0);
-    if (!missing || this.detailed.has(id) || !this.answer || tree.size === 0) return;
+    if (!missing || this.detailed.has(id) || !this.answer || this.answer.samples === 0) return;
     this.detailed.add(id);
     const { state } = this.store;
     const group = state.focus === "" ? state.group : "";
