@@ -8,7 +8,8 @@ import { offset, unix } from "./time";
 
 /** An error with the server's own words and a way to try again. */
 export function failure(error: Error, retry: () => void): HTMLElement {
-  const status = error instanceof api.ApiError && error.status > 0 ? ` (${error.status} ${error.code})` : "";
+  const status =
+    error instanceof api.ApiError && error.status > 0 ? ` (${`${error.status} ${error.code}`.trim()})` : "";
   return h(
     "div",
     { class: "notice error", role: "alert" },
