@@ -128,14 +128,21 @@ fn without_version(name: &str) -> &str {
 /// Within a range of unwind data every byte belongs to a function: to the symbol that
 /// starts last before it, or, before the first one, to a function without a name.
 /// Between ranges only what a symbol claims belongs to it, and no symbol reaches into
-/// a range that it does not start in.
+/// a range that it does not start in, unless it ends exactly where the range ends: a
+/// function may have two runs of unwind data (`clone3`, whose child has no caller).
 pub(crate) fn cut<'a>(elf: &Elf<'_>, ranges: Vec<(u64, u64)>, symbols: &[Symbol<'a>]) -> Vec<Piece<'a>> {
     let ranges = tidy(ranges, elf);
     let mut pieces = Vec::with_capacity(ranges.len().max(symbols.len()));
     let mut rest = symbols;
+    let mut before: Option<&Symbol<'a>> = None;
     for &(start, end) in &ranges {
-        gap(&mut pieces, take_before(&mut rest, start), start, elf);
-        range(&mut pieces, take_before(&mut rest, end), start, end);
+        let between = take_before(&mut rest, start);
+        gap(&mut pieces, between, start, elf);
+        before = between.last().or(before);
+        let continued = before.filter(|symbol| symbol.address.checked_add(symbol.size) == Some(end));
+        let within = take_before(&mut rest, end);
+        range(&mut pieces, within, start, end, continued.map(|symbol| symbol.name));
+        before = within.last().or(before);
     }
     gap(&mut pieces, rest, u64::MAX, elf);
     pieces
@@ -170,11 +177,11 @@ fn take_before<'s, 'a>(rest: &mut &'s [Symbol<'a>], address: u64) -> &'s [Symbol
 }
 
 /// Pieces of a range of unwind data, with the symbols that lie in it.
-fn range<'a>(pieces: &mut Vec<Piece<'a>>, symbols: &[Symbol<'a>], start: u64, end: u64) {
+fn range<'a>(pieces: &mut Vec<Piece<'a>>, symbols: &[Symbol<'a>], start: u64, end: u64, continued: Option<&'a str>) {
     let named = |symbol: &&Symbol<'a>| symbol.rank != Rank::Untyped || symbol.address == start;
     let symbols: Vec<&Symbol<'a>> = symbols.iter().filter(named).collect();
     let first = symbols.first().map_or(end, |symbol| symbol.address);
-    push(pieces, start, first, None);
+    push(pieces, start, first, continued);
     nested(pieces, &symbols, end, true);
 }
 
@@ -249,6 +256,12 @@ mod tests {
     fn a_range_without_a_symbol_stays_nameless() {
         let found = cuts(&[(100, 150), (160, 200), (200, 300)], &[symbol(100, 50, "a"), symbol(200, 0, "c")]);
         assert_eq!(found, [(100, 150, "a"), (160, 200, "-"), (200, 300, "c")]);
+    }
+
+    #[test]
+    fn a_function_may_have_two_runs_of_unwind_data() {
+        let found = cuts(&[(100, 133), (133, 171)], &[symbol(100, 71, "clone3")]);
+        assert_eq!(found, [(100, 133, "clone3"), (133, 171, "clone3")]);
     }
 
     #[test]
