@@ -17,6 +17,8 @@ pub(crate) enum Source {
     EhFrame,
     DebugFrame,
     Plt,
+    /// Followed instruction by instruction.
+    Code,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -168,8 +170,8 @@ impl<'l> Collector<'l> {
         all
     }
 
-    /// [start, end) of every function, sorted, without overlap.
-    pub fn ranges(mut self) -> Vec<(u64, u64)> {
+    /// [start, end) of every function so far, sorted, without overlap.
+    pub fn covered(&mut self) -> Vec<(u64, u64)> {
         self.pieces().into_iter().map(|p| (p.start, p.end)).collect()
     }
 

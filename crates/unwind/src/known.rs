@@ -2,6 +2,7 @@
 use crate::elf::Elf;
 use crate::error::Error;
 use crate::functions::{Collector, Source};
+use crate::instruction::{Effect, decode};
 use crate::layout::{Rule, cfa};
 use crate::limits::{MAX_ENTRY_BYTES, MAX_TRAMPOLINE_SEARCH};
 
@@ -59,7 +60,7 @@ fn entry(elf: &Elf<'_>, gaps: &[(u64, u64)], out: &mut Collector<'_>) -> Result<
     if !elf.program && !clears_rbp {
         return Ok(());
     }
-    let mut length = (gap_end - at).min(MAX_ENTRY_BYTES);
+    let mut length = (gap_end - at).min(MAX_ENTRY_BYTES).min(first_call(elf, at));
     for symbol in elf.symbols() {
         if symbol.address == at && symbol.size > 0 {
             length = symbol.size.min(gap_end - at);
@@ -74,6 +75,19 @@ fn entry(elf: &Elf<'_>, gaps: &[(u64, u64)], out: &mut Collector<'_>) -> Result<
         out.close()?;
     }
     Ok(())
+}
+
+/// Bytes up to the end of the first call or jump: an entry point prepares one, and nothing comes back.
+fn first_call(elf: &Elf<'_>, entry: u64) -> u64 {
+    let mut length = 0;
+    while length < MAX_ENTRY_BYTES {
+        let Some(instruction) = elf.bytes_at(entry.saturating_add(length)).and_then(decode) else { break };
+        length += u64::from(instruction.length);
+        if matches!(instruction.effect, Effect::Call(_) | Effect::Jump(_) | Effect::Stop) {
+            return length;
+        }
+    }
+    MAX_ENTRY_BYTES
 }
 
 /// Some linkers write no unwind data for the procedure linkage table.

@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod cfa;
+mod code;
 mod elf;
 mod encode;
 mod error;
@@ -15,6 +16,7 @@ mod frame;
 mod functions;
 mod go;
 mod go_text;
+mod instruction;
 mod known;
 pub mod layout;
 mod limits;
@@ -58,7 +60,7 @@ pub fn convert(elf: &[u8], limits: &Limits) -> Result<Table, Error> {
 /// As [`convert`], except that rows are not looked at.
 pub fn function_ranges(elf: &[u8]) -> Result<Vec<(u64, u64)>, Error> {
     let elf = Elf::parse(elf)?;
-    let ranges = collect(&elf, &Limits::default(), true)?.ranges();
+    let ranges = collect(&elf, &Limits::default(), true)?.covered();
     if ranges.is_empty() { Err(Error::NoUnwindData) } else { Ok(ranges) }
 }
 
@@ -71,6 +73,7 @@ fn collect<'l>(elf: &Elf<'_>, limits: &'l Limits, ranges_only: bool) -> Result<C
     }
     if !ranges_only {
         known::read(elf, &mut out)?;
+        code::read(elf, &mut out)?;
     }
     Ok(out)
 }

@@ -23,6 +23,10 @@ pub(crate) const MAX_CODE_SEGMENTS: usize = 64;
 pub(crate) const MAX_REMEMBERED: usize = 32;
 /// Code bytes searched for signal trampolines that have no unwind data.
 pub(crate) const MAX_TRAMPOLINE_SEARCH: usize = 32 << 20;
+/// Instructions followed in code that has no unwind data.
+pub(crate) const MAX_INSTRUCTIONS: usize = 1 << 19;
+/// Code with unwind data that is searched for calls to code without.
+pub(crate) const MAX_COVERED_BYTES: u64 = 8 << 20;
 /// Bytes that an entry point without unwind data and without symbol is taken to be long, at most.
 pub(crate) const MAX_ENTRY_BYTES: u64 = 64;
 /// A gap between two functions up to this many bytes is padding and keeps the rule before it.

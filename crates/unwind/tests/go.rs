@@ -138,13 +138,14 @@ func main() {
         let at = symbols.partition_point(|s| s.0 <= pc);
         at.checked_sub(1).map_or_else(String::new, |i| symbols[i].2.clone())
     };
-    let mut child = Command::new(&program).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("starts");
+    let mut child =
+        Command::new(&program).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().map(walk::Running).expect("starts");
     let mut ready = [0; 6];
-    std::io::Read::read_exact(child.stdout.as_mut().expect("piped"), &mut ready).expect("it says ready");
+    std::io::Read::read_exact(child.0.stdout.as_mut().expect("piped"), &mut ready).expect("it says ready");
     std::thread::sleep(std::time::Duration::from_millis(200));
     let (mut walked, mut deepest, mut switched) = (0, 0, 0);
     for _ in 0..200 {
-        for stack in walk::threads(child.id()) {
+        for stack in walk::threads(child.0.id()) {
             let names: Vec<String> = stack.frames.iter().map(|pc| name(*pc)).collect();
             let Some(last) = names.last() else { continue };
             if stack.moved {
@@ -163,8 +164,7 @@ func main() {
         }
         std::thread::sleep(std::time::Duration::from_millis(2));
     }
-    drop(child.stdin.take());
-    child.kill().and_then(|()| child.wait()).expect("ends");
+    drop(child);
     eprintln!("{walked} stacks, {deepest} with the recursion, {switched} across mcall");
     assert!(walked > 200 && deepest > 10 && switched > 10, "{walked} {deepest} {switched}");
 }
@@ -200,12 +200,12 @@ func main() { go intoCAndBack(); os.Stdout.Write([]byte(\"ready\\n\")); intoC() 
     let bytes = std::fs::read(&program).expect("readable");
     let symbols = symbols(&bytes);
     let name = |pc: u64| symbols[symbols.partition_point(|s| s.0 <= pc).saturating_sub(1)].2.clone();
-    let mut child = Command::new(&program).stdout(Stdio::piped()).spawn().expect("starts");
+    let mut child = Command::new(&program).stdout(Stdio::piped()).spawn().map(walk::Running).expect("starts");
     let mut ready = [0; 6];
-    std::io::Read::read_exact(child.stdout.as_mut().expect("piped"), &mut ready).expect("it says ready");
+    std::io::Read::read_exact(child.0.stdout.as_mut().expect("piped"), &mut ready).expect("it says ready");
     let (mut into, mut back) = (0, 0);
     for _ in 0..300 {
-        for stack in walk::threads(child.id()).iter().filter(|s| s.complete && !s.moved) {
+        for stack in walk::threads(child.0.id()).iter().filter(|s| s.complete && !s.moved) {
             let names: Vec<String> = stack.frames.iter().map(|pc| name(*pc)).collect();
             let at = |wanted: &str| names.iter().position(|n| n == wanted || n.strip_suffix(".abi0") == Some(wanted));
             let ordered = |wanted: &[&str]| wanted.iter().map(|w| at(w)).is_sorted() && at(wanted[0]).is_some();
@@ -222,7 +222,7 @@ func main() { go intoCAndBack(); os.Stdout.Write([]byte(\"ready\\n\")); intoC() 
         }
         std::thread::sleep(std::time::Duration::from_millis(1));
     }
-    child.kill().and_then(|()| child.wait()).expect("ends");
+    drop(child);
     eprintln!("{into} stacks into C, {back} into C and back");
     assert!(into > 20 && back > 20, "{into} {back}");
 }

@@ -8,6 +8,17 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 
+/// A child that does not outlive a test that fails.
+pub struct Running(pub std::process::Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// One thread's stack.
 pub struct Stack {
     /// Virtual addresses in the file each frame is in, innermost first; callers are one byte before their return address.
