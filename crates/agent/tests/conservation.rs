@@ -9,7 +9,7 @@ use std::{fs, time::Duration};
 use common::{Mood, TestAgent, TestServer, config};
 use everflame_agent::{
     export::{Authorization, Credentials, ExportConfig, Exporter, Secret, SpoolLimits},
-    ledger::{About, Ledger},
+    ledger::{About, Ledger, MAX_PREDECESSORS},
 };
 use tonic::Code;
 
@@ -345,4 +345,26 @@ fn a_bad_region_or_name_is_refused() {
     let first = Ledger::new(common::about(), region, kernel()).unwrap();
     assert!(Ledger::new(common::about(), region, kernel()).is_err(), "in use");
     assert!(first.succeed(About::default(), common::region(), kernel()).is_err(), "nothing in it");
+}
+
+#[test]
+fn accounts_of_a_crash_loop_do_not_pile_up() {
+    let (mut server, spool) = (TestServer::start(), tempfile::tempdir().unwrap());
+    server.vanish();
+    let accounts = || {
+        let files = fs::read_dir(spool.path()).unwrap().map(|f| f.unwrap().path());
+        files.filter(|f| f.extension().is_some_and(|e| e == "account")).count()
+    };
+    for _ in 0..MAX_PREDECESSORS + 10 {
+        let mut agent = TestAgent::start(config(server.address, spool.path()), &[]);
+        agent.take(1);
+        agent.kill();
+    }
+    assert!(accounts() <= MAX_PREDECESSORS + 1, "{}", accounts());
+    fs::write(spool.path().join("broken.account"), "{").unwrap();
+    server.appear();
+    let last = TestAgent::start(config(server.address, spool.path()), &[]);
+    assert!(last.exporter.as_ref().unwrap().stop(LONG).delivered);
+    assert_eq!(accounts(), 0);
+    server.books(|b| b.check());
 }

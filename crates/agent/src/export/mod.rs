@@ -6,6 +6,7 @@ pub mod batch_file;
 mod backoff;
 mod client;
 mod credentials;
+mod files;
 mod metrics;
 mod sender;
 mod spool;

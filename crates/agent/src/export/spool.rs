@@ -9,16 +9,16 @@ use std::{
     collections::{HashMap, HashSet, VecDeque},
     fs::{self, File, TryLockError},
     io,
-    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
-use super::batch_file::{self, BatchFileError, BatchName};
+use super::{
+    batch_file::{self, BatchFileError, BatchName},
+    files::{TEMPORARY, effect, lock, remove, write_whole},
+};
 use crate::ledger::{Figures, Ledger, Reason, account::Saved};
 
-const LOCK: &str = "lock";
-const TEMPORARY: &str = ".tmp";
 const ASIDE: &str = ".unreadable";
 const ACCOUNT: &str = ".account";
 /// Unreadable files that are kept to be looked at; the others are removed.
@@ -341,11 +341,13 @@ impl Spool {
         accounts.extend(found.keys().cloned());
         accounts.remove(&self.instance);
         let mut taken: Vec<Entry> = Vec::new();
-        for instance in accounts {
-            let batches = found.remove(&instance).unwrap_or_default();
+        for instance in &accounts {
+            let instance = instance.as_str();
+            let batches = found.remove(instance).unwrap_or_default();
             let files: Vec<(u64, u64)> = batches.iter().map(|(name, _)| (name.sequence, name.samples)).collect();
-            let gone = match self.ledger.settle(&instance, self.read_account(&instance), &files) {
+            let gone = match self.ledger.settle(instance, self.read_account(instance), &files) {
                 Some(gone) => gone,
+                None if files.is_empty() => Vec::new(),
                 None => {
                     tracing::warn!(
                         instance,
@@ -362,7 +364,12 @@ impl Spool {
                     taken.push(Entry { name, bytes, memory: None });
                 }
             }
-            self.save(&instance);
+            self.save(instance);
+        }
+        // Broken accounts, and those beyond the ledger's limit, would pile up.
+        let open = self.ledger.predecessors();
+        for instance in accounts.iter().filter(|instance| !open.contains(instance)) {
+            self.forget(instance);
         }
         taken.sort_by(|a, b| (&a.name.instance, a.name.sequence).cmp(&(&b.name.instance, b.name.sequence)));
         self.entries = taken.into();
@@ -376,45 +383,5 @@ impl Spool {
         }
         let saved: Saved = serde_json::from_slice(&fs::read(&path).ok()?).ok()?;
         (saved.about.instance == instance).then_some(saved)
-    }
-}
-
-/// In tests: where a kill may strike, which is before anything that outlives the process.
-fn effect() {
-    #[cfg(test)]
-    super::spool_tests::strike();
-}
-
-fn lock(directory: &Path) -> Result<File, TryLockError> {
-    // Profiles say much about a machine: they are for the agent's eyes.
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(TryLockError::Error)?;
-    let file = File::options().create(true).truncate(false).write(true).open(directory.join(LOCK));
-    let file = file.map_err(TryLockError::Error)?;
-    file.try_lock()?;
-    Ok(file)
-}
-
-/// Replaces a file as a whole. Not synced: the spool is for servers that are away and
-/// agents that are killed; after a power failure a torn file is noticed and counted.
-fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut temporary = path.as_os_str().to_owned();
-    temporary.push(TEMPORARY);
-    effect();
-    let written = fs::write(&temporary, bytes).and_then(|()| {
-        effect();
-        fs::rename(&temporary, path)
-    });
-    if written.is_err() {
-        remove(Path::new(&temporary));
-    }
-    written
-}
-
-fn remove(path: &Path) {
-    effect();
-    if let Err(e) = fs::remove_file(path)
-        && e.kind() != io::ErrorKind::NotFound
-    {
-        tracing::debug!("cannot remove {}: {e}", path.display());
     }
 }
