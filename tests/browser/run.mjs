@@ -69,8 +69,15 @@ if (failed > 0) {
 }
 
 // From here on a range with a fixed end, a little in the past, so that nothing arrives while it is looked at.
-const until = Math.floor(Date.now() / 1000) - 10;
-const fixed = { from: String(until - 300), until: String(until) };
+// A server that has just begun is given the time to have one.
+const ENOUGH = 300;
+let fixed = {};
+for (let tries = 0; tries < 40; tries += 1) {
+  const until = Math.floor(Date.now() / 1000) - 10;
+  fixed = { from: String(until - 300), until: String(until) };
+  if ((await get("flamegraph", { ...fixed, max_nodes: "1" })).samples >= ENOUGH) break;
+  await page.waitForTimeout(1000);
+}
 const address = (more = {}) => new URLSearchParams({ ...fixed, ...more }).toString();
 
 let top = null;
