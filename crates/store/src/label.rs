@@ -39,10 +39,7 @@ pub fn resolve_label(name: &str) -> String {
 
 /// The attributes that a resolved name may stand for; the first that is set counts.
 pub(crate) fn candidates(name: &str) -> Vec<&str> {
-    match SHORT_NAMES.iter().find(|(short, _)| *short == name) {
-        Some((_, attributes)) => attributes.to_vec(),
-        None => vec![name],
-    }
+    if name == "workload" { WORKLOAD.to_vec() } else { vec![name] }
 }
 
 /// Whether a stored attribute is meant by a resolved name.
@@ -62,6 +59,7 @@ mod tests {
         assert_eq!(resolve_label("workload"), "workload");
         assert_eq!(resolve_label("k8s_pod_name"), "k8s_pod_name");
         assert_eq!(candidates("workload")[0], "k8s.deployment.name");
+        assert_eq!(candidates("pod"), ["pod"], "a quoted name is what it says");
         assert!(means("k8s_pod_name", "k8s.pod.name"));
         assert!(means("k8s.pod.name", "k8s.pod.name"));
         assert!(!means("k8s.pod_name", "k8s.pod.name"));

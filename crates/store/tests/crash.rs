@@ -80,7 +80,7 @@ fn child_appends_until_killed() {
                     let appended = append(&store, &numbered(number));
                     assert_eq!(appended.stored, number % 7 + 1);
                     writeln!(std::io::stdout().lock(), "acknowledged {number}").unwrap();
-                    if number % 100 == 0 {
+                    if number.is_multiple_of(100) {
                         let _ = store.tend();
                     }
                 }
@@ -104,9 +104,9 @@ fn killed_processes_lose_nothing_acknowledged() {
             .unwrap();
         // After so many acknowledgements, in the midst of the next ones.
         let wanted = 150 + 90 * round as usize;
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let mut seen = 0;
-        while let Some(line) = lines.next() {
+        for line in lines {
             if let Some(number) = line.unwrap().strip_prefix("acknowledged ") {
                 acknowledged.push(number.parse::<u64>().unwrap());
                 seen += 1;
@@ -134,11 +134,9 @@ fn killed_processes_lose_nothing_acknowledged() {
         for number in acknowledged.iter().rev().take(50) {
             assert_eq!(append(&store, &numbered(*number)).stored, 0, "a duplicate");
         }
+        let stored = by_number(&store);
         for number in &acknowledged {
-            assert_eq!(by_number(&store).get(number), Some(&(number % 7 + 1)), "round {round}, batch {number}");
-            if number % 97 != 0 {
-                continue;
-            }
+            assert_eq!(stored.get(number), Some(&(number % 7 + 1)), "round {round}, batch {number}");
         }
     }
 }

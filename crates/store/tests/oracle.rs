@@ -140,7 +140,7 @@ fn check(store: &Embedded, reference: &Reference, selection: &Selection) {
         assert!(sums.covered.from <= selection.from && sums.covered.until >= selection.until);
         assert!(sums.covered.from > selection.from - MS && sums.covered.until < selection.until + MS);
     }
-    for (by, step) in [(None, 1000), (Some("service.name"), 60_000), (Some("thread.id"), 7), (Some("pod"), 1)] {
+    for (by, step) in [(None, 1000), (Some("service.name"), 60_000), (Some("thread.id"), 7), (Some("workload"), 1)] {
         let series = store.series(selection, by, step).unwrap();
         assert_eq!(series.series, reference.series(selection, by, step), "{selection:?} by {by:?} {step}");
     }
@@ -198,4 +198,52 @@ proptest! {
         let stats = store.stats();
         prop_assert_eq!((stats.head_rows + stats.block_rows) as usize, reference.rows.len());
     }
+}
+
+/// Blocks of several row groups: parts of groups, whole ones, and their merge.
+#[test]
+fn many_row_groups_are_read_in_part() {
+    const ROWS: i64 = 150_000;
+    let dir = tempfile::tempdir().unwrap();
+    let store = Embedded::open(options(dir.path())).unwrap();
+    let base = (now() - 7200 * SECOND) / (10 * SECOND) * (10 * SECOND);
+    let sums = |query: &str, from: i64, until: i64| {
+        let sums = store.stacks(&select(query, base + from * MS, base + until * MS, "cpu"), &[]).unwrap();
+        let add = |sum: (u64, i64), part: &everflame_store::StackSum| (sum.0 + part.samples, sum.1 + part.value);
+        sums.sums.iter().fold((0, 0), add)
+    };
+    // Service number s has a sample at every millisecond; its value is s times the millisecond.
+    for half in 0..2 {
+        for service in 1..=3 {
+            let mut batch = common::simple(None, base, 0);
+            batch.resources[0] = labels(&[("service.name", &format!("s{service}")), ("process.pid", "9")]);
+            let sample = &mut batch.profiles[0].samples[0];
+            let point = |ms: i64| Point { time: base + ms * MS, samples: 1, value: service * ms };
+            sample.points = (half * ROWS / 2..(half + 1) * ROWS / 2).map(point).collect();
+            store.append(&batch, None, now()).unwrap();
+        }
+        store.flush().unwrap();
+    }
+    let check = || {
+        for (from, until) in [(-5, ROWS + 5), (0, 1), (1000, 140_000), (74_990, 75_010), (ROWS - 1, ROWS)] {
+            let (first, end) = (from.max(0), until.min(ROWS));
+            let of_time: i64 = (first..end).sum();
+            for (query, services, factor) in [
+                ("", 3, 6),
+                (r#"{service="s2"}"#, 1, 2),
+                (r#"{service!="s2"}"#, 2, 4),
+                (r#"{service="s3",pid="9"}"#, 1, 3),
+                (r#"{pid="8"}"#, 0, 0),
+            ] {
+                let expected = ((services * (end - first)) as u64, factor * of_time);
+                assert_eq!(sums(query, from, until), expected, "{query} {from} {until}");
+            }
+        }
+    };
+    check();
+    store.tend().unwrap();
+    check();
+    let series = store.series(&select("", base, base + 200 * SECOND, "cpu"), Some("service.name"), 10_000).unwrap();
+    assert_eq!(series.series.len(), 3);
+    assert!(series.series.values().all(|points| points.len() == 15 && points.iter().all(|p| p.samples == 10_000)));
 }

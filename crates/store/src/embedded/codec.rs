@@ -59,7 +59,7 @@ pub(crate) struct Record {
 /// Batch and report, compressed: the part that any thread can prepare.
 pub(crate) fn encode_body(batch: &Batch, report: Option<&Report>) -> Result<Vec<u8>, String> {
     let mut out = Writer::default();
-    out.list(&batch.resources, |out, labels| write_labels(out, labels));
+    out.list(&batch.resources, write_labels);
     let mappings = Mappings::of(&batch.frames);
     out.list(&mappings.list, |out, mapping| write_mapping(out, mapping));
     out.list(&batch.frames, |out, frame| write_frame(out, frame, &mappings));

@@ -6,7 +6,7 @@ use std::{
     hash::{BuildHasher, Hasher},
     io::{self, Write},
     path::Path,
-    sync::Arc,
+    sync::{Arc, mpsc::sync_channel},
 };
 
 use serde::{Deserialize, Serialize};
@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     block::Block,
     block_writer::TEMPORARY,
+    codec::Record,
     head::Head,
     instances::Instances,
     options::Options,
@@ -26,6 +27,9 @@ use crate::StoreError;
 
 /// Version of the directory that is written.
 const FORMAT: u32 = 1;
+
+/// Records that may be decoded ahead of being applied.
+const DECODED_AHEAD: usize = 4;
 
 /// What is in `VERSION`.
 #[derive(Debug, Serialize, Deserialize)]
@@ -239,7 +243,7 @@ fn replay(state: &mut State, dir: &Path, in_blocks: u64, in_saved: u64, options:
                 state.seal(older);
             }
         }
-        let replayed = segment::replay(dir, generation, |record| {
+        let mut apply = |record: Record| {
             if rows_are_in_blocks {
                 // The crash came between the block and the accounts: only these are missing.
                 let mut apart = Head::new(generation);
@@ -252,13 +256,26 @@ fn replay(state: &mut State, dir: &Path, in_blocks: u64, in_saved: u64, options:
             }
             let (batch, report) = (&record.batch, record.report.as_ref());
             state.apply(batch, report, record.received, &record.duplicates, &record.rejected, limits);
+        };
+        // One thread decodes what comes next while this one applies.
+        let replayed = std::thread::scope(|scope| {
+            let (decoded, records) = sync_channel(DECODED_AHEAD);
+            let reader = scope.spawn(move || {
+                segment::replay(dir, generation, |record| {
+                    // Fails only where the other side panicked, which ends both.
+                    let _ = decoded.send(record);
+                })
+            });
+            records.into_iter().for_each(&mut apply);
+            reader.join().unwrap_or_else(|_| Err(io::Error::other("the thread that reads the log failed")))
         })?;
         state.torn_records += replayed.torn;
         tracing::info!(generation, records = replayed.records, torn = replayed.torn, "log replayed");
-        if !rows_are_in_blocks && replayed.length > 0 {
-            if let Some((_, length)) = last.replace((generation, replayed.length)) {
-                state.sealed_log_bytes += length;
-            }
+        if !rows_are_in_blocks
+            && replayed.length > 0
+            && let Some((_, length)) = last.replace((generation, replayed.length))
+        {
+            state.sealed_log_bytes += length;
         }
     }
     match last {

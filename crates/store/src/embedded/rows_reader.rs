@@ -70,7 +70,8 @@ impl RowReader {
         if let Some((group, ranges)) = group {
             let rows = metadata.metadata().row_groups().get(group).map_or(0, |group| group.num_rows().max(0) as usize);
             builder = builder.with_row_groups(vec![group]);
-            if ranges != [0..rows] {
+            let whole = ranges.first().is_some_and(|range| range.len() == rows);
+            if !whole {
                 let selection = RowSelection::from_consecutive_ranges(ranges.iter().cloned(), rows);
                 builder = builder.with_row_selection(selection);
             }

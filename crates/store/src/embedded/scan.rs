@@ -269,13 +269,11 @@ mod tests {
     #[test]
     fn ranges_are_split_by_group_and_joined() {
         let tasks = split([0..5, 5..8, 9..10, 18..31].into_iter(), [10, 10, 10, 10].into_iter());
-        let tasks: Vec<_> = tasks
-            .into_iter()
-            .map(|task| match task {
-                Task::Group(group, ranges) => (group, ranges),
-                Task::Head(_) => unreachable!(),
-            })
-            .collect();
-        assert_eq!(tasks, [(0, vec![0..8, 9..10]), (1, vec![8..10]), (2, vec![0..10]), (3, vec![0..1])]);
+        let show = |task: &Task| match task {
+            Task::Group(group, ranges) => format!("{group}: {ranges:?}"),
+            Task::Head(chunk) => format!("head {chunk}"),
+        };
+        let tasks: Vec<_> = tasks.iter().map(show).collect();
+        assert_eq!(tasks, ["0: [0..8, 9..10]", "1: [8..10]", "2: [0..10]", "3: [0..1]"]);
     }
 }

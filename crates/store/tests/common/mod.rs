@@ -269,15 +269,15 @@ pub fn labels(pairs: &[(&str, &str)]) -> Labels {
 pub fn frame(number: u64) -> Frame {
     let mapping = Mapping {
         name: Str::from(format!("lib{}.so", number % 3)),
-        build_id: Str::from(if number % 3 == 0 { "" } else { "abcd" }),
-        content_id: (number % 2 == 0).then_some(ContentId(u128::from(number % 3) << 70)),
+        build_id: Str::from(if number.is_multiple_of(3) { "" } else { "abcd" }),
+        content_id: number.is_multiple_of(2).then_some(ContentId(u128::from(number % 3) << 70)),
     };
     let line = Line { function: Str::from(format!("f{number}")), file: Str::from("a.py"), line: number as u32 };
     Frame {
-        kind: FrameKind(Str::from(if number % 4 == 0 { "cpython" } else { "native" })),
-        mapping: (number % 5 != 0).then(|| Arc::new(mapping)),
+        kind: FrameKind(Str::from(if number.is_multiple_of(4) { "cpython" } else { "native" })),
+        mapping: (!number.is_multiple_of(5)).then(|| Arc::new(mapping)),
         address: number << 4,
-        lines: if number % 4 == 0 { vec![line.clone(), line] } else { vec![] },
+        lines: if number.is_multiple_of(4) { vec![line.clone(), line] } else { vec![] },
     }
 }
 
