@@ -94,8 +94,22 @@ impl Graph {
     pub fn heaviest(&self, wanted: impl Fn(&Path) -> bool) -> String {
         let mut paths: Vec<&Path> = self.paths.iter().filter(|path| wanted(path)).collect();
         paths.sort_by_key(|path| std::cmp::Reverse(path.samples));
-        paths.iter().take(8).map(|path| format!("{:6} {}\n", path.samples, path.folded())).collect()
+        paths.iter().take(8).map(|path| format!("{:6} {}\n", path.samples, shortened(&path.folded()))).collect()
     }
+}
+
+/// The two ends of a long text.
+fn shortened(text: &str) -> String {
+    const KEPT: usize = 300;
+    let letters: Vec<char> = text.chars().collect();
+    if letters.len() <= 2 * KEPT {
+        return text.to_owned();
+    }
+    letters[..KEPT]
+        .iter()
+        .chain(" … ".chars().collect::<Vec<_>>().iter())
+        .chain(&letters[letters.len() - KEPT..])
+        .collect()
 }
 
 impl Path {

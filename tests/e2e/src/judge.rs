@@ -110,6 +110,11 @@ pub fn address_of(name: &str) -> Option<(&str, u64)> {
 /// unwind data of the file at its address. The product's own flag is not looked at.
 pub fn reaches_root(path: &graph::Path, judges: &[Judge]) -> bool {
     let Some(outermost) = path.outermost() else { return false };
+    // A process that ends has no memory of its own any more: its stack begins in the kernel.
+    if outermost.kind == "kernel" {
+        return ["entry_", "asm_", "ret_from_fork"].iter().any(|entry| outermost.name.starts_with(entry))
+            && path.has("do_exit");
+    }
     let base = outermost.name.split('@').next().unwrap_or_default();
     if ROOT_NAMES.contains(&base) {
         return true;

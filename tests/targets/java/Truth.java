@@ -1,4 +1,4 @@
-// Burns CPU in plain Java for SECONDS. usage: java Truth.java SECONDS
+// Burns SECONDS of its main thread's CPU time in plain Java. usage: java Truth.java SECONDS
 public final class Truth {
     private static long work(long rounds, long seed) {
         long x = seed;
@@ -12,13 +12,14 @@ public final class Truth {
 
     public static void main(String[] arguments) {
         double seconds = arguments.length > 0 ? Double.parseDouble(arguments[0]) : 10;
-        long start = System.nanoTime(), x = 1, calls = 0;
-        java.util.ArrayDeque<byte[]> garbage = new java.util.ArrayDeque<>();
-        while (System.nanoTime() - start < seconds * 1e9) {
+        java.lang.management.ThreadMXBean clock = java.lang.management.ManagementFactory.getThreadMXBean();
+        long x = 1, calls = 0;
+        java.util.ArrayDeque<byte[][]> garbage = new java.util.ArrayDeque<>();
+        while (clock.getCurrentThreadCpuTime() < seconds * 1e9) {
             x = work(100_000, x | 1);
             // Some garbage, so that the collector's native threads are seen as well.
-            garbage.add(new byte[100_000]);
-            if (garbage.size() > 200) garbage.poll();
+            garbage.add(new byte[200][500]);
+            if (garbage.size() > 500) garbage.poll();
             calls++;
         }
         System.out.println("{\"calls\":" + calls + ",\"check\":" + (x & 1) + "}");
