@@ -36,7 +36,7 @@ const FLUSH_WITHIN: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub struct Agent {
     stopping: Arc<AtomicBool>,
-    pipeline: Option<JoinHandle<()>>,
+    pipeline: Option<JoinHandle<Pins>>,
     exporter: Arc<Exporter>,
     symbols: Arc<SymbolUploader>,
     _status: Option<StatusServer>,
@@ -71,7 +71,10 @@ impl Agent {
         let symbols = Arc::new(symbols.map_err(AgentError::Start)?);
         let (taker, asked) = (Arc::clone(&symbols), Arc::clone(&symbols));
         let tracker = TrackerOptions {
-            indexes: Some(Box::new(move |index| drop(taker.offer(index.content_id, &index.bytes)))),
+            indexes: Some(Box::new(move |index| {
+                // One that finds no room is asked for again: see `index_wanted`.
+                let _ = taker.offer(index.content_id, &index.bytes);
+            })),
             index_wanted: Some(Box::new(move |content| !asked.has(content))),
             ..config.tracker()
         };
@@ -104,14 +107,13 @@ impl Agent {
     /// Ends the sampling, sends what is left, and returns.
     pub fn stop(mut self) {
         self.stopping.store(true, Ordering::Relaxed);
-        if let Some(pipeline) = self.pipeline.take()
-            && pipeline.join().is_err()
-        {
-            tracing::error!("the thread that reads samples panicked");
-        }
+        let pins = self.pipeline.take().and_then(|pipeline| pipeline.join().ok());
         let stopped = self.exporter.stop(FLUSH_WITHIN);
-        if !stopped.delivered {
-            tracing::warn!("the server did not take everything: {} batches wait in the spool", stopped.left);
+        match pins {
+            None => tracing::error!("the thread that reads samples panicked: its last samples are lost"),
+            // Nothing is open: nobody has to take our account over.
+            Some(mut pins) if stopped.delivered => pins.forget_own(),
+            Some(_) => tracing::warn!("the server did not take everything: {} batches wait in the spool", stopped.left),
         }
         self.symbols.flush(FLUSH_WITHIN);
     }
@@ -127,7 +129,7 @@ struct Pipeline {
 }
 
 impl Pipeline {
-    fn run(mut self) {
+    fn run(mut self) -> Pins {
         let mut batch_at = Instant::now() + FIRST_BATCH_AFTER;
         while !self.stopping.load(Ordering::Relaxed) {
             let until_batch = batch_at.saturating_duration_since(Instant::now());
@@ -143,6 +145,7 @@ impl Pipeline {
         self.take(turn);
         self.seal();
         self.sampling.tracker().stop();
+        self.pins
     }
 
     fn take(&mut self, turn: crate::sampler::Turn) {
