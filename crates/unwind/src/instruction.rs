@@ -77,10 +77,7 @@ pub(crate) fn decode(code: &[u8]) -> Option<Instruction> {
     let effect = d.instruction()?;
     let bytes = &code[..d.at];
     let opcode = bytes.iter().position(|b| !matches!(b, 0x66 | 0x2e | 0xf3 | 0x48)).map(|i| &bytes[i..]);
-    let nop = match opcode {
-        Some([0x90 | 0xcc]) | Some([0x0f, 0x1f, ..]) => true,
-        _ => false,
-    };
+    let nop = matches!(opcode, Some([0x90 | 0xcc] | [0x0f, 0x1f, ..]));
     Some(Instruction { length: d.at as u8, effect, nop })
 }
 

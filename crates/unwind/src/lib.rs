@@ -1,8 +1,8 @@
 //! ELF bytes to compact unwind rows and rule tables. No IO, no unsafe.
 //!
 //! [`convert`] reads call frame information (`.eh_frame`, `.debug_frame`) and Go's function
-//! tables and writes them in the one layout that the kernel program reads as it is
-//! (`bpf/abi.h`, mirrored in [`layout`]). A file is never trusted: what is malformed is
+//! tables, follows the code of musl, which has neither, and writes them in the one layout
+//! that the kernel program reads as it is (`bpf/abi.h`, mirrored in [`layout`]). A file is never trusted: what is malformed is
 //! counted and passed over, what is too much is refused, and nothing panics.
 #![forbid(unsafe_code)]
 
@@ -24,6 +24,7 @@ mod pclntab;
 mod reader;
 mod sections;
 mod sequences;
+mod stack;
 mod table;
 
 pub use error::Error;

@@ -20,6 +20,11 @@ fn seeds() -> &'static Vec<Vec<u8>> {
         if let Some(go) = common::go_program("package main\nfunc main() { println(1) }\n", &["-ldflags=-s -w"]) {
             seeds.push(go);
         }
+        // A program of musl, whose code is read instruction by instruction.
+        let done = Command::new("musl-gcc").args(["-O1", "-static", "-o"]).arg(&program).arg(&file).status();
+        if done.is_ok_and(|status| status.success()) {
+            seeds.push(std::fs::read(&program).expect("readable"));
+        }
         seeds
     })
 }
@@ -29,7 +34,9 @@ fn tender(bytes: &[u8]) -> Vec<std::ops::Range<usize>> {
     use object::{Object, ObjectSection};
     let mut places = vec![0..64, 64..1024, bytes.len().saturating_sub(4096)..bytes.len()];
     if let Ok(file) = object::File::parse(bytes) {
-        for name in [".eh_frame", ".eh_frame_hdr", ".debug_frame", ".gopclntab", ".symtab", ".dynsym", ".go.module"] {
+        for name in
+            [".eh_frame", ".eh_frame_hdr", ".debug_frame", ".gopclntab", ".symtab", ".dynsym", ".go.module", ".text"]
+        {
             if let Some((start, size)) = file.section_by_name(name).and_then(|s| s.file_range()) {
                 places.push(start as usize..(start + size) as usize);
             }
@@ -59,7 +66,7 @@ proptest! {
 
     #[test]
     fn mutated_programs(
-        seed in 0usize..2,
+        seed in 0usize..3,
         changes in prop::collection::vec((any::<prop::sample::Index>(), any::<prop::sample::Index>(), any::<u8>(), 1usize..9), 1..12),
         cut in prop::option::weighted(0.1, any::<prop::sample::Index>()),
     ) {
