@@ -42,6 +42,9 @@ pub enum OpenError {
     /// Not a regular file: it is never opened.
     #[error("not a regular file")]
     NotRegular,
+    /// The file system does not answer, or others do not already.
+    #[error("its file system does not answer")]
+    Hung,
     /// The agent may not.
     #[error("no permission: run with CAP_SYS_PTRACE and CAP_CHECKPOINT_RESTORE, or as root")]
     Denied,
@@ -54,7 +57,7 @@ impl Found {
     }
 }
 
-/// Finds the file behind a mapping of a process.
+/// Finds the file behind a mapping of a process. Hangs where its file system does.
 pub fn find(pid: u32, mapping: &NewMapping) -> Result<Found, OpenError> {
     let mut denied = false;
     let mut attempt = |opened: io::Result<File>, same: Option<FileId>| {

@@ -16,6 +16,7 @@ use super::{
 };
 use crate::{
     processes::{
+        patience::Patience,
         records::{FileId, NewMapping},
         shared::Shared,
         sink::TableSink,
@@ -122,6 +123,7 @@ pub struct Registry {
     tables: Tables,
     queue: Arc<Queue>,
     shared: Arc<Shared>,
+    patience: Patience,
     taker: Option<IndexTaker>,
     wanted: Option<IndexWanted>,
 }
@@ -150,6 +152,7 @@ impl Registry {
             tables: Tables::new(sink, budget),
             queue,
             shared,
+            patience: Patience::default(),
             taker,
             wanted,
         };
@@ -200,7 +203,7 @@ impl Registry {
                 return Some(known.number);
             }
         }
-        let found = open::find(pid, mapping);
+        let found = self.find(pid, mapping);
         if let Some(known) = self.files.get_mut(&mapping.file) {
             let stamp = found.as_ref().ok().map(|f| f.stamp);
             let other = generation != 0 && known.generation != 0 && generation != known.generation;
@@ -211,7 +214,7 @@ impl Registry {
                 known.generation = generation.max(known.generation);
                 let number = known.number;
                 if let Ok(found) = found {
-                    self.open(number, &found);
+                    self.open(number, found);
                 }
                 return Some(number);
             }
@@ -226,7 +229,7 @@ impl Registry {
         let known = KnownFile { number, stamp, generation: mapping.inode_generation, checked: now };
         self.files.insert(mapping.file, known);
         match found {
-            Ok(found) => self.open(number, &found),
+            Ok(found) => self.open(number, found),
             Err(OpenError::NotRegular) => self.set_bad(number, "not a regular file"),
             Err(e) => {
                 self.stats().files_unreadable.add(1);
@@ -236,8 +239,17 @@ impl Registry {
         Some(number)
     }
 
+    fn find(&mut self, pid: u32, mapping: &NewMapping) -> Result<Found, OpenError> {
+        let mapping = mapping.clone();
+        let found = self.patience.call(move || open::find(pid, &mapping));
+        found.unwrap_or_else(|| {
+            self.stats().calls_hung.add(1);
+            Err(OpenError::Hung)
+        })
+    }
+
     /// Opens a file that was found, if there is something to be made of it.
-    fn open(&mut self, number: u32, found: &Found) {
+    fn open(&mut self, number: u32, found: Found) {
         let Some(wish) = self.wish(number) else { return };
         if self.queue.room() == 0 {
             return; // `wanting` names it later
@@ -245,9 +257,10 @@ impl Registry {
         if let Some(executable) = self.executables.get_mut(&number) {
             executable.size = found.stamp.size;
         }
-        match found.open() {
-            Ok(file) => self.ask(number, wish, file),
-            Err(e) => {
+        match self.patience.call(move || found.open()) {
+            Some(Ok(file)) => self.ask(number, wish, file),
+            None => self.stats().calls_hung.add(1),
+            Some(Err(e)) => {
                 self.stats().files_unreadable.add(1);
                 tracing::debug!("executable {number} cannot be opened: {e}");
             }
@@ -446,8 +459,8 @@ impl Registry {
     /// Takes the file of an executable that is [`wanting`](Self::wanting) from a process that
     /// has it mapped.
     pub fn serve(&mut self, number: u32, pid: u32, mapping: &NewMapping) {
-        if let Ok(found) = open::find(pid, mapping) {
-            self.open(number, &found);
+        if let Ok(found) = self.find(pid, mapping) {
+            self.open(number, found);
         }
     }
 

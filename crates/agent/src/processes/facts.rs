@@ -117,14 +117,13 @@ fn container_in(text: &[u8]) -> Option<&str> {
     })
 }
 
-/// The service name in a process's environment, or an empty string.
-pub fn service(pid: u32, strings: &mut Strings) -> Str {
+/// The service name in a process's environment, or an empty string. Reads the process's
+/// memory, so it can hang.
+pub fn service(pid: u32) -> String {
     let mut text = Vec::new();
-    let read =
-        File::open(format!("/proc/{pid}/environ")).and_then(|file| file.take(MAX_ENVIRONMENT).read_to_end(&mut text));
+    let read = File::open(format!("/proc/{pid}/environ")).and_then(|f| f.take(MAX_ENVIRONMENT).read_to_end(&mut text));
     // Not to be allowed is no reason to say anything: it is optional.
-    let found = read.ok().and_then(|_| service_in(&text)).unwrap_or_default();
-    strings.get(&found)
+    read.ok().and_then(|_| service_in(&text)).unwrap_or_default()
 }
 
 fn service_in(text: &[u8]) -> Option<String> {

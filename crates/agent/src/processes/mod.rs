@@ -5,6 +5,7 @@
 mod facts;
 mod handle;
 pub mod maps;
+pub(crate) mod patience;
 pub mod records;
 pub(crate) mod shared;
 pub mod sink;

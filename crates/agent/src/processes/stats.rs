@@ -56,6 +56,8 @@ figures! {
     processes_refused,
     /// Processes that could not be read, though they were there.
     processes_unreadable,
+    /// Calls about a process that did not come back in time or were not made for that reason.
+    calls_hung,
     /// Executable mappings beyond the limit of one process.
     mappings_refused,
     /// Times that the kernel's table of mappings had no room for a process.

@@ -14,6 +14,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use super::{
     facts::{self, Strings},
     maps,
+    patience::Patience,
     records::{Event, FileId, NewMapping, Record},
     shared::{Life, Shared},
     sink::{MappingEntry, MappingSink},
@@ -64,6 +65,7 @@ pub struct Processes {
     sink: Box<dyn MappingSink + Send>,
     shared: Arc<Shared>,
     strings: Strings,
+    patience: Patience,
     limit: usize,
     read_service: bool,
     generation: u64,
@@ -92,6 +94,7 @@ impl Processes {
             sink,
             shared,
             strings: Strings::default(),
+            patience: Patience::default(),
             limit,
             read_service,
             generation: 0,
@@ -167,15 +170,24 @@ impl Processes {
     }
 
     fn read_space(&mut self, pid: u32, registry: &mut Registry) -> Option<Space> {
-        let mut text = Vec::new();
-        let read = File::open(format!("/proc/{pid}/maps")).and_then(|f| f.take(maps::MAX_BYTES).read_to_end(&mut text));
-        if let Err(e) = read {
-            if !is_gone(&e) {
+        let read = self.patience.call(move || {
+            let mut text = Vec::new();
+            File::open(format!("/proc/{pid}/maps"))?.take(maps::MAX_BYTES).read_to_end(&mut text)?;
+            Ok(text)
+        });
+        let text: Vec<u8> = match read {
+            Some(Ok(text)) => text,
+            Some(Err(e)) if is_gone(&e) => return None,
+            Some(Err(e)) => {
                 self.shared.stats.processes_unreadable.add(1);
                 tracing::debug!("the mappings of process {pid} cannot be read: {e}");
+                return None;
             }
-            return None;
-        }
+            None => {
+                self.shared.stats.calls_hung.add(1);
+                return None;
+            }
+        };
         let mut space = Space::default();
         for line in maps::lines(&text).filter(|line| line.executable) {
             let mapping = line.to_mapping();
@@ -269,8 +281,10 @@ impl Processes {
             return;
         };
         let (space, kernel_thread) = (process.space.clone(), process.kernel_thread);
-        let (image, identity) = (process.image.clone(), Arc::clone(&process.identity));
+        let (image, identity, published) = (process.image.clone(), Arc::clone(&process.identity), process.published);
         if !self.has_room() {
+            // The kernel copied its parent's entry, which nobody would look after.
+            self.sink.remove(pid);
             return;
         }
         self.generation += 1;
@@ -282,6 +296,8 @@ impl Processes {
         if let Some(process) = self.all.get_mut(&pid) {
             process.kernel_thread = kernel_thread;
             process.image = image;
+            // The kernel copied the parent's entry.
+            process.published = published;
         }
     }
 
@@ -368,7 +384,10 @@ impl Processes {
             identity.container_id = container;
         }
         if self.read_service {
-            identity.service = facts::service(pid, &mut self.strings);
+            match self.patience.call(move || facts::service(pid)) {
+                Some(service) => identity.service = self.strings.get(&service),
+                None => self.shared.stats.calls_hung.add(1),
+            }
         }
         process.identity = Arc::new(identity);
         self.shared.correct_life(pid, Arc::clone(&process.identity));

@@ -10,6 +10,7 @@ use std::{
     },
     path::PathBuf,
     process::{Child, Command, Stdio},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -18,6 +19,9 @@ use crate::sys;
 
 /// Longest time a worker may take for one request.
 pub const TIMEOUT: Duration = Duration::from_secs(20);
+
+/// A worker that was killed is waited for so long.
+const GONE_WITHIN: Duration = Duration::from_secs(1);
 
 /// How to start a worker. It must end up in [`super::main`] with the socket as its standard
 /// input.
@@ -63,9 +67,17 @@ struct Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // It may have ended already; either way it is gone afterwards.
+        // It may have ended already.
         let _ = self.child.kill();
-        let _ = self.child.wait();
+        let until = Instant::now() + GONE_WITHIN;
+        while matches!(self.child.try_wait(), Ok(None)) {
+            if Instant::now() > until {
+                // It waits in the kernel for a file system that does not answer. Not us.
+                tracing::warn!("worker {} does not end: it reads from a file system that hangs", self.child.id());
+                return;
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
     }
 }
 
@@ -116,9 +128,11 @@ impl Worker {
                 if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) {
                     return Err(WorkerError::Timeout(self.timeout));
                 }
+                // Its end of the socket is closed, so it is dying or dead: this tells how.
                 let status = running.as_mut().and_then(|r| {
                     let _ = r.child.kill();
-                    r.child.wait().ok()
+                    thread::sleep(Duration::from_millis(10));
+                    r.child.try_wait().ok().flatten()
                 });
                 Err(WorkerError::Died(status.map_or_else(|| e.to_string(), |s| s.to_string())))
             }
