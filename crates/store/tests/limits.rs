@@ -267,7 +267,7 @@ fn queries_run_while_blocks_are_written_merged_and_dropped() {
         let mut last = 0;
         while !writer.is_finished() {
             let seen = total(&store);
-            assert!(seen >= last && seen % 3 == 0, "whole batches, and none is lost: {last} {seen}");
+            assert!(seen >= last && seen.is_multiple_of(3), "whole batches, and none is lost: {last} {seen}");
             last = seen;
             assert!(store.stats().cache_bytes <= 10_000);
         }

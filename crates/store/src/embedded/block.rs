@@ -44,7 +44,8 @@ use crate::query::TrieNode;
 pub(crate) struct Block {
     pub meta: Meta,
     pub dir: PathBuf,
-    samples: OnceLock<(Samples, ArrowReaderMetadata)>,
+    /// Set once the file of rows was found whole.
+    checked: OnceLock<()>,
     obsolete: AtomicBool,
 }
 
@@ -54,7 +55,11 @@ pub(crate) struct BlockNames {
     pub names: Names,
     /// Rows of each series.
     pub ranges: Vec<Range<usize>>,
+    /// Where row groups and pages are.
+    pub metadata: ArrowReaderMetadata,
 }
+
+const SAMPLES: &str = "samples.parquet";
 
 /// The open file of rows, read at positions so that threads do not disturb each other.
 #[derive(Debug, Clone)]
@@ -66,7 +71,7 @@ pub(crate) struct Samples {
 impl Block {
     pub fn open(dir: &Path) -> io::Result<Self> {
         let meta = Meta::read(dir)?;
-        Ok(Self { meta, dir: dir.to_owned(), samples: OnceLock::new(), obsolete: AtomicBool::new(false) })
+        Ok(Self { meta, dir: dir.to_owned(), checked: OnceLock::new(), obsolete: AtomicBool::new(false) })
     }
 
     /// Says that the directory is to go once nobody reads it any more.
@@ -80,37 +85,45 @@ impl Block {
         info.and_then(|info| Table::read(&self.dir.join(file), info)).map_err(|error| with_path(error, &self.dir, file))
     }
 
-    /// The rows' file and its description, checked against the checksum when first used.
-    pub fn samples(&self) -> io::Result<(Samples, ArrowReaderMetadata)> {
-        if let Some(open) = self.samples.get() {
-            return Ok(open.clone());
-        }
-        const FILE: &str = "samples.parquet";
+    /// The file of rows, opened anew: blocks are many, open files are few.
+    pub fn samples(&self) -> io::Result<Samples> {
         let open = || {
-            let path = self.dir.join(FILE);
-            let info = self.meta.files.get(FILE).copied();
-            let info = info.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "is not described"))?;
-            let file = File::open(&path)?;
-            let mut hasher = crc32fast::Hasher::new();
-            let (mut buffer, mut reader) = (vec![0; 1 << 20], &file);
-            loop {
-                let count = reader.read(&mut buffer)?;
-                if count == 0 {
-                    break;
-                }
-                hasher.update(&buffer[..count]);
-            }
+            let file = File::open(self.dir.join(SAMPLES))?;
             let length = file.metadata()?.len();
-            if length != info.bytes || hasher.finalize() != info.crc32 {
-                return Err(io::Error::new(io::ErrorKind::InvalidData, "the file's checksum is wrong"));
-            }
-            let samples = Samples { file: Arc::new(file), length };
-            let options = ArrowReaderOptions::new().with_offset_index_policy(PageIndexPolicy::Optional);
-            let metadata = ArrowReaderMetadata::load(&samples, options).map_err(into_io)?;
-            Ok((samples, metadata))
+            Ok(Samples { file: Arc::new(file), length })
         };
-        let open = open().map_err(|error| with_path(error, &self.dir, FILE))?;
-        Ok(self.samples.get_or_init(|| open).clone())
+        open().map_err(|error| with_path(error, &self.dir, SAMPLES))
+    }
+
+    /// The description of the rows' file, which is checked when first used.
+    fn metadata(&self) -> io::Result<ArrowReaderMetadata> {
+        let samples = self.samples()?;
+        let read = || {
+            if self.checked.get().is_none() {
+                self.check(&samples)?;
+                let _ = self.checked.set(());
+            }
+            let options = ArrowReaderOptions::new().with_offset_index_policy(PageIndexPolicy::Optional);
+            ArrowReaderMetadata::load(&samples, options).map_err(into_io)
+        };
+        read().map_err(|error| with_path(error, &self.dir, SAMPLES))
+    }
+
+    fn check(&self, samples: &Samples) -> io::Result<()> {
+        let invalid = |what| io::Error::new(io::ErrorKind::InvalidData, what);
+        let info = self.meta.files.get(SAMPLES).ok_or_else(|| invalid("is not described"))?;
+        let mut hasher = crc32fast::Hasher::new();
+        let mut reader = At { file: samples.file.clone(), position: 0 };
+        let mut buffer = vec![0; 1 << 20];
+        loop {
+            let count = reader.read(&mut buffer)?;
+            if count == 0 {
+                break;
+            }
+            hasher.update(&buffer[..count]);
+        }
+        let whole = samples.length == info.bytes && hasher.finalize() == info.crc32;
+        if whole { Ok(()) } else { Err(invalid("the file's checksum is wrong")) }
     }
 
     /// Profile ids whose samples are in it.
@@ -131,6 +144,8 @@ impl Block {
         let threads = self.table("threads.parquet")?.text("name")?;
         let mut bytes = threads.iter().map(|name| name.len() + 32).sum::<usize>() + types.len() * 160;
         bytes += labels.iter().chain(&sets).map(|labels| 64 + labels.len() * 64).sum::<usize>();
+        let metadata = self.metadata()?;
+        bytes += metadata.metadata().memory_size();
         let total = usize::try_from(self.meta.rows).map_err(io::Error::other)?;
         let range = |(first, rows): (u64, u64)| {
             let first = usize::try_from(first).unwrap_or(total).min(total);
@@ -145,7 +160,7 @@ impl Block {
                 .map(|((name, unit), labels)| Arc::new(Series { sample_type: SampleType { name, unit }, labels }))
                 .collect(),
         };
-        Ok((BlockNames { names, ranges }, bytes))
+        Ok((BlockNames { names, ranges, metadata }, bytes))
     }
 
     fn label_sets(&self, file: &str, id: &str, at_least: usize) -> io::Result<Vec<Labels>> {

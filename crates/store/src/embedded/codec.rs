@@ -249,3 +249,73 @@ fn read_profile(input: &mut Reader<'_>) -> Result<Profile, Corrupt> {
     })?;
     Ok(Profile { id: ids.first().copied(), resource, sample_type, period, samples })
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn record() -> Vec<u8> {
+        let mapping = Arc::new(Mapping { name: "a".into(), build_id: "b".into(), content_id: Some(ContentId(7)) });
+        let line = Line { function: "f".into(), file: "a.py".into(), line: 3 };
+        let frame = |address| Frame {
+            kind: FrameKind("native".into()),
+            mapping: (address % 2 == 0).then(|| mapping.clone()),
+            address,
+            lines: vec![line.clone(); address as usize % 3],
+        };
+        let point = |time| Point { time, samples: 1, value: -time };
+        let sample = Sample {
+            stack: 0,
+            completeness: Completeness::NotSaid,
+            thread: "main".into(),
+            tid: 1,
+            cpu: u32::MAX,
+            labels: Labels::new(vec![("k".into(), "v".into())]),
+            points: vec![point(i64::MAX), point(i64::MIN), point(0)],
+        };
+        let profile = Profile {
+            id: Some([1; 16]),
+            resource: 0,
+            sample_type: SampleType::cpu(),
+            period: 5,
+            samples: vec![sample],
+        };
+        let batch = Batch {
+            resources: vec![Labels::default()],
+            frames: (0..6).map(frame).collect(),
+            stacks: vec![Stack(vec![5, 0, 3])],
+            profiles: vec![profile],
+        };
+        let report = Report { instance: "i".to_owned(), cpu_percent: 0.1, ..Report::default() };
+        let rejected = Rejected { future: 1, old: 2, limit: 3, profiles: 4 };
+        let body = encode_body(&batch, Some(&report)).unwrap();
+        let bytes = encode_record(-9, &rejected, &[0], &body);
+        let expected = Record { received: -9, rejected, duplicates: vec![0], batch, report: Some(report) };
+        assert_eq!(decode_record(&bytes), Ok(expected));
+        bytes
+    }
+
+    proptest! {
+        #[test]
+        fn damaged_records_are_refused_without_harm(at in any::<prop::sample::Index>(), byte: u8, cut: bool) {
+            let mut bytes = record();
+            let at = at.index(bytes.len());
+            bytes[at] ^= byte;
+            if cut {
+                bytes.truncate(at);
+            }
+            let _ = decode_record(&bytes);
+        }
+
+        #[test]
+        fn random_bodies_are_refused_without_harm(body in prop::collection::vec(any::<u8>(), 0..300)) {
+            let mut framed = Writer::default();
+            framed.u64(body.len() as u64);
+            let mut bytes = framed.into_raw();
+            bytes.extend(zstd::bulk::compress(&body, 1).unwrap());
+            let _ = decode_record(&encode_record(0, &Rejected::default(), &[], &bytes));
+        }
+    }
+}

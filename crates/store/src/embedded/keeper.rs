@@ -2,6 +2,7 @@
 //! the retention; by its thread or by who asks for it, each at most once at a time.
 
 use std::{
+    collections::BTreeSet,
     fs, io,
     path::PathBuf,
     sync::{
@@ -39,8 +40,9 @@ pub(crate) struct Keeper {
     pub next_sequence: AtomicU64,
     /// What is still to be written to `state.json`; also the lock of writing blocks.
     pub unsaved: Mutex<Option<Saved>>,
-    /// The lock of merges and retention: a long merge holds up no flush.
-    pub tending: Mutex<()>,
+    /// The lock of merges and retention: a long merge holds up no flush. Names blocks
+    /// that cannot be merged, since they are damaged.
+    pub tending: Mutex<BTreeSet<String>>,
     pub signal: Signal,
 }
 
@@ -200,10 +202,11 @@ impl Keeper {
 
     /// Retention and merges, as of `now` (Unix nanoseconds).
     pub fn tend(&self, now: i64) -> io::Result<()> {
-        let _tending = self.tending.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut damaged = self.tending.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         self.expire(now);
         loop {
-            let blocks = self.shared.lock().blocks.clone();
+            let mut blocks = self.shared.lock().blocks.clone();
+            blocks.retain(|block| !damaged.contains(&block.meta.id));
             let now_ms = now / NANOS_PER_MS;
             let Some(sources) = merge::pick(&blocks, now_ms, self.shared.options.merge_rows) else { break };
             let (id, sequence) = self.next_id();
@@ -211,6 +214,11 @@ impl Keeper {
             let closing = || self.signal.is_closing();
             let merged = match merge::merge(&self.blocks_dir(), &sources, id, sequence, limit, &closing) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => break,
+                Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                    tracing::error!(%error, "blocks cannot be merged and stay as they are");
+                    damaged.extend(sources.iter().map(|block| block.meta.id.clone()));
+                    continue;
+                }
                 other => other?,
             };
             let replaced = |block: &Arc<Block>| sources.iter().any(|source| source.meta.id == block.meta.id);

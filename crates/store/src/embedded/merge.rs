@@ -75,12 +75,12 @@ pub(crate) fn merge(
 ) -> io::Result<Block> {
     let mut all = Interner::new();
     let mut maps = Vec::new();
-    let mut ranges = Vec::new();
+    let mut all_names = Vec::new();
     for block in sources {
         go_on(stop)?;
         let (names, _) = block.names()?;
         maps.push(map(block, &names.names, &mut all)?);
-        ranges.push(names.ranges);
+        all_names.push(names);
     }
     let mut sources_by_age: Vec<&Arc<Block>> = sources.iter().collect();
     sources_by_age.sort_by_key(|block| block.meta.sequence);
@@ -103,9 +103,10 @@ pub(crate) fn merge(
     };
     block_writer::write(dir, contents, |order, writer| {
         let mut streams = Vec::new();
-        for ((block, maps), ranges) in sources.iter().zip(&maps).zip(&ranges) {
+        for ((block, maps), names) in sources.iter().zip(&maps).zip(&all_names) {
             check_order(maps, order)?;
-            let reader = RowReader::open(block, None, Columns::ALL)?;
+            let reader = RowReader::open(block, &names.metadata, None, Columns::ALL)?;
+            let ranges = &names.ranges;
             streams.push(Stream { reader, ranges, maps, next: 0, buffer: Vec::new(), at: 0 });
         }
         let mut pending = Vec::with_capacity(GROUP_ROWS);

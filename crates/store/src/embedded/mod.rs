@@ -85,7 +85,7 @@ impl Embedded {
             writer,
             next_sequence: AtomicU64::new(next_sequence),
             unsaved: Mutex::new(None),
-            tending: Mutex::new(()),
+            tending: Mutex::default(),
             signal: keeper::Signal::default(),
         });
         let mut store = Self { shared, log, keeper, threads: Vec::new(), _lock: lock };

@@ -8,7 +8,7 @@ use arrow_array::{
 use everflame_profile::Completeness;
 use parquet::arrow::{
     ProjectionMask,
-    arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder, RowSelection},
+    arrow_reader::{ArrowReaderMetadata, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder, RowSelection},
 };
 
 use super::{block::Block, row::Row, table::into_io};
@@ -48,8 +48,20 @@ impl Columns {
 }
 
 /// Their names, in the order of the bits.
-pub(crate) const NAMES: [&str; 12] =
-    ["series", "thread", "node", "time", "pid", "tid", "cpu", "labels", "completeness", "period", "samples", "value"];
+pub(crate) const NAMES: [&str; 12] = [
+    "series",
+    "thread",
+    "node",
+    "time",
+    "pid",
+    "tid",
+    "cpu",
+    "labels",
+    "completeness",
+    "period",
+    "samples",
+    "value_rest",
+];
 
 /// Streams rows; columns that were not asked for stand as in [`Row::EMPTY`].
 pub(crate) struct RowReader {
@@ -60,8 +72,13 @@ pub(crate) struct RowReader {
 impl RowReader {
     /// Rows of the given ranges (ascending, apart) of one row group, or of the whole
     /// file with `None`.
-    pub fn open(block: &Block, group: Option<(usize, &[Range<usize>])>, columns: Columns) -> io::Result<Self> {
-        let (samples, metadata) = block.samples()?;
+    pub fn open(
+        block: &Block,
+        metadata: &ArrowReaderMetadata,
+        group: Option<(usize, &[Range<usize>])>,
+        columns: Columns,
+    ) -> io::Result<Self> {
+        let samples = block.samples()?;
         let names = NAMES.iter().enumerate().filter(|(bit, _)| columns.has(Columns(1 << bit))).map(|(_, name)| *name);
         let mask = ProjectionMask::columns(metadata.parquet_schema(), names);
         let mut builder = ParquetRecordBatchReaderBuilder::new_with_metadata(samples, metadata.clone())

@@ -117,11 +117,10 @@ impl<'a> Bound<'a> {
         }
         match self.source {
             Source::Head(head) => Ok((0..head.rows.chunks().count()).map(Task::Head).collect()),
-            Source::Block(block, names) => {
+            Source::Block(_, names) => {
                 let ranges = self.series.iter().zip(&names.ranges).filter(|(selected, _)| **selected);
                 let ranges = ranges.map(|(_, range)| range.clone());
-                let (_, metadata) = block.samples()?;
-                let rows = metadata.metadata().row_groups().iter().map(|group| group.num_rows().max(0) as usize);
+                let rows = names.metadata.metadata().row_groups().iter().map(|group| group.num_rows().max(0) as usize);
                 Ok(split(ranges, rows))
             }
         }
@@ -134,8 +133,8 @@ impl<'a> Bound<'a> {
                     self.row(row, fold, tested);
                 }
             }
-            (Task::Group(group, ranges), Source::Block(block, _)) => {
-                let mut reader = RowReader::open(block, Some((*group, ranges)), self.columns)?;
+            (Task::Group(group, ranges), Source::Block(block, names)) => {
+                let mut reader = RowReader::open(block, &names.metadata, Some((*group, ranges)), self.columns)?;
                 loop {
                     buffer.clear();
                     if !reader.next(buffer)? {
