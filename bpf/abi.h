@@ -62,12 +62,14 @@ enum fp_kind {
     FP_CFA = 1,          /* at cfa + fp_offset */
     FP_SP = 2,           /* at sp + fp_offset, sp before this step (signal frames) */
     FP_UNKNOWN = 3,      /* not recoverable */
+    FP_FP = 4,           /* at fp + fp_offset, fp before this step (realigned stacks) */
 };
 enum ra_kind {
     RA_CFA_8 = 0,        /* at cfa - 8 */
     RA_SP = 1,           /* at sp + ra_offset, sp before this step (signal frames) */
 };
 #define RULE_SIGNAL 1    /* the caller's pc is exact, not a return address */
+#define RULE_SWITCH 2    /* the caller is on another stack (Go's system stacks) */
 
 struct unwind_rule {
     __u8 cfa;

@@ -125,9 +125,9 @@ static __always_inline int step_by_rule(struct walk *w, struct unwind_rule *rule
     default:
         return stop(w, NO_UNWIND_INFO);
     }
-    /* A stack only grows down. Signal handlers may run on a stack of their own. */
+    /* A stack only grows down, but for signal handlers and Go, which go to other ones. */
     int signal = rule->flags & RULE_SIGNAL;
-    if (!signal && cfa <= sp)
+    if (!(rule->flags & (RULE_SIGNAL | RULE_SWITCH)) && cfa <= sp)
         return stop(w, UNVERIFIED_FRAME_POINTER);
     __s64 fp_offset = rule->fp_offset;
     if (rule->ra == RA_SP) {
@@ -143,9 +143,12 @@ static __always_inline int step_by_rule(struct walk *w, struct unwind_rule *rule
     if (rule->fp == FP_CFA && !(rule->ra != RA_SP && fp_offset == -16)) {
         if (bpf_probe_read_user(&fp, 8, (void *)(cfa + fp_offset)))
             return stop(w, UNREADABLE_MEMORY);
-    } else if (rule->fp == FP_SP) {
-        if (bpf_probe_read_user(&fp, 8, (void *)(sp + fp_offset)))
+    } else if (rule->fp == FP_SP || rule->fp == FP_FP) {
+        __u64 base = rule->fp == FP_SP ? sp : fp;
+        if (bpf_probe_read_user(&fp, 8, (void *)(base + fp_offset)))
             return stop(w, UNREADABLE_MEMORY);
+    } else if (rule->fp == FP_UNKNOWN) {
+        fp = 0; /* what builds on it fails its check, rather than being wrong */
     }
     if (!caller[1])
         return stop(w, NO_UNWIND_INFO);
