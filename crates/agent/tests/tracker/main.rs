@@ -1,5 +1,6 @@
 //! The tracker on real processes: what it publishes against what `nm` and the processes
 //! themselves say. Needs root and a C compiler.
+#![allow(clippy::unwrap_used)] // its helpers are tests too
 
 mod harness;
 
