@@ -15,27 +15,28 @@ const NOBODY: u32 = 65534;
 /// Set for a process whose standard input is its data directory.
 const DATA_ON_STDIN: &str = "EVERFLAME_INTERNAL_DATA_ON_STDIN";
 
+/// Set for a server that is a part of `up`: it ends when the sampler does, however that ends.
+pub const ENDS_WITH_PARENT: &str = "EVERFLAME_INTERNAL_ENDS_WITH_PARENT";
+
 /// Whether this process is root.
 pub fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
-/// Makes the data directory with the two rooms of the server, and as root gives those to
+/// The server's room in a data directory.
+const SERVER_ROOM: &str = "server";
+
+/// Makes the data directory with the server's room in it, and as root gives that room to
 /// `nobody`. The directory itself and the sampler's spool in it stay root's: the server
 /// must not be able to put anything in the sampler's way.
 pub fn prepare_data(data: &Path) -> anyhow::Result<()> {
-    for room in ["store", "symbols"] {
-        let room = data.join(room);
-        fs::create_dir_all(&room)
-            .with_context(|| format!("cannot make the directory {}: choose another with --data", room.display()))?;
-        if is_root() {
-            give_away(&room).with_context(|| {
-                format!(
-                    "cannot give {} to the unprivileged server: choose another directory with --data",
-                    room.display()
-                )
-            })?;
-        }
+    let room = data.join(SERVER_ROOM);
+    fs::create_dir_all(&room)
+        .with_context(|| format!("cannot make the directory {}: choose another with --data", room.display()))?;
+    if is_root() {
+        give_away(&room).with_context(|| {
+            format!("cannot give {} to the unprivileged server: choose another directory with --data", room.display())
+        })?;
     }
     Ok(())
 }
@@ -54,10 +55,11 @@ fn give_away(path: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
-/// A command that runs this program again as `nobody`, its data directory on standard
-/// input: so it may lie below directories that only root can pass through.
+/// A command that runs this program again as `nobody`, its room of the data directory on
+/// standard input: so it may lie below directories that only root can pass through.
 pub fn unprivileged(data: &Path) -> anyhow::Result<Command> {
-    let directory = File::open(data).with_context(|| format!("cannot open the data directory {}", data.display()))?;
+    let room = data.join(SERVER_ROOM);
+    let directory = File::open(&room).with_context(|| format!("cannot open the directory {}", room.display()))?;
     let mut command = Command::new("/proc/self/exe");
     command.stdin(Stdio::from(directory)).env(DATA_ON_STDIN, fs::canonicalize(data).unwrap_or_else(|_| data.into()));
     if is_root() {
@@ -66,18 +68,19 @@ pub fn unprivileged(data: &Path) -> anyhow::Result<Command> {
     Ok(command)
 }
 
-/// In the server: as root, starts over as `nobody`. Returns where the data directory is
-/// to be reached, and how it is called.
+/// In the server: as root, starts over as `nobody`. Returns where its room is to be reached,
+/// and how the data directory is called.
 pub fn enter(data: &Path) -> anyhow::Result<(PathBuf, PathBuf)> {
     if let Some(name) = std::env::var_os(DATA_ON_STDIN) {
         std::env::set_current_dir("/proc/self/fd/0").context("the data directory was not handed over")?;
-        // The sampler that started us is gone when this signal comes: no one is left to ask for us.
-        let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM));
+        if std::env::var_os(ENDS_WITH_PARENT).is_some() {
+            let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM));
+        }
         return Ok((PathBuf::from("."), PathBuf::from(name)));
     }
     prepare_data(data)?;
     if !is_root() {
-        return Ok((data.to_owned(), data.to_owned()));
+        return Ok((data.join(SERVER_ROOM), data.to_owned()));
     }
     let error = unprivileged(data)?.args(std::env::args_os().skip(1)).exec();
     bail!("cannot start over without privileges: {error}");

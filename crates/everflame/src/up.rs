@@ -65,6 +65,7 @@ fn start_server(options: &UpOptions) -> anyhow::Result<Child> {
         command.args(["--log", &log]);
     }
     // What the server is to know was said above; `up`'s own length is not for it.
+    command.env(privileges::ENDS_WITH_PARENT, "1");
     command.env_remove("EVERFLAME_DURATION").env_remove("EVERFLAME_CONFIG").env_remove("EVERFLAME_DATA");
     command.stdout(Stdio::piped()).spawn().context("cannot start the server")
 }
