@@ -34,15 +34,15 @@ pub fn measure() -> Result<Value> {
 fn cost(rate: u32) -> Value {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let port = free_port();
-    let server = Everflame::server(port, &folder.path().join("data"));
+    let _server = Everflame::server(port, &folder.path().join("data"));
     let agent = Everflame::agent(port, rate, &folder.path().join("spool"));
     std::thread::sleep(SETTLE);
     let (cpu, programs, start) = (process::cpu_seconds(agent.pid()), process::programs(agent.pid()), Instant::now());
-    let wire = ingested(&server);
+    let wire = shipped(&agent);
     std::thread::sleep(WINDOW);
     let seconds = start.elapsed().as_secs_f64();
     let (cpu, after) = (process::cpu_seconds(agent.pid()) - cpu, process::programs(agent.pid()));
-    let wire_after = ingested(&server);
+    let wire_after = shipped(&agent);
     let ns = after.sampler_ns - programs.sampler_ns;
     let runs = after.sampler_runs - programs.sampler_runs;
     let (rss, peak) = process::memory(agent.pid());
@@ -62,15 +62,18 @@ fn cost(rate: u32) -> Value {
     figures
 }
 
-/// Bytes and samples that a server has taken in.
-fn ingested(server: &Everflame) -> (f64, f64) {
-    let text = server.api().get("/metrics", &[]).1;
-    (metric(&text, "everflame_ingest_bytes_total"), metric(&text, "everflame_ingest_samples_total"))
+/// Compressed bytes and samples of the batches that an agent has made.
+fn shipped(agent: &Everflame) -> (f64, f64) {
+    let text = agent.api().get("/metrics", &[]).1;
+    (
+        metric(&text, "everflame_agent_batch_compressed_bytes_total"),
+        metric(&text, "everflame_agent_batch_samples_total"),
+    )
 }
 
 /// The agent's own figure of its longest time in the interrupt.
 fn longest_us(agent: &Everflame) -> f64 {
-    metric(&agent.api().get("/metrics", &[]).1, "everflame_agent_interrupt_seconds_max") * 1e6
+    metric(&agent.api().get("/metrics", &[]).1, "everflame_agent_program_longest_seconds") * 1e6
 }
 
 /// Sum of a metric over its labels.
