@@ -10,6 +10,7 @@ mod suite {
     pub mod conservation;
     pub mod envoy;
     pub mod known_truth;
+    pub mod noise;
     pub mod otlp;
     pub mod places;
     pub mod refusals;
@@ -24,6 +25,8 @@ fn main() -> ExitCode {
     everflame_tests::runner::run(&[
         ("refusals::random_bytes_are_refused_clearly", refusals::random_bytes_are_refused_clearly),
         ("refusals::strangers_and_wrong_parameters", refusals::strangers_and_wrong_parameters),
+        ("noise::noise_in_query_parameters", noise::noise_in_query_parameters),
+        ("noise::noise_over_grpc", noise::noise_over_grpc),
         ("otlp::the_opentelemetry_profilers_shape_over_http", otlp::over_http),
         ("otlp::the_opentelemetry_profilers_shape_over_grpc", otlp::over_grpc),
         ("surroundings::port_in_use", surroundings::port_in_use),
