@@ -13,7 +13,7 @@ use std::{
 use crate::{
     AgentError,
     aggregate::Aggregate,
-    bpf::counters::CounterMap,
+    bpf::{counters::CounterMap, tables::chunk_bytes},
     config::AgentConfig,
     export::{Exporter, SymbolUploader},
     ledger::{About, KernelCounters, KernelCounts, KernelUsage, Ledger, new_instance},
@@ -191,7 +191,8 @@ impl Status for Figures {
         self.exporter.metrics(metrics);
         self.symbols.uploads().metrics(metrics);
         for (name, figure) in self.tracker.stats().iter() {
-            metrics.gauge(&format!("tracker_{name}"), "See the guide to operations.", &[], figure as f64);
+            let help = format!("Processes and executables: {}.", name.replace('_', " "));
+            metrics.gauge(&format!("tracker_{name}"), &help, &[], figure as f64);
         }
     }
 }
@@ -218,7 +219,7 @@ impl KernelCounters for Counters {
     }
 
     fn usage(&self) -> KernelUsage {
-        KernelUsage { run_ns: self.map.sums().run_ns, map_bytes: self.map_bytes }
+        KernelUsage { run_ns: self.map.sums().run_ns, map_bytes: self.map_bytes + chunk_bytes() }
     }
 }
 

@@ -53,6 +53,7 @@ pub struct Sampler {
 impl Sampler {
     /// Loads and verifies the kernel programs.
     pub fn load(options: &SamplerOptions) -> Result<Self, BpfError> {
+        crate::sys::give_memory_back();
         let programs = Programs::load(&ProgramOptions {
             ring_bytes: options.ring_bytes,
             time_limit_ns: options.time_limit_us * 1000,

@@ -165,3 +165,15 @@ pub fn cpu_seconds() -> u64 {
         (usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) as u64
     }
 }
+
+/// Makes the C library give freed memory back: large buffers (files of the kernel, unwind
+/// tables, symbol indexes) pass through the agent now and then, and would stay with it.
+/// Call before there are threads.
+pub fn give_memory_back() {
+    for (parameter, value) in
+        [(libc::M_MMAP_THRESHOLD, 128 << 10), (libc::M_TRIM_THRESHOLD, 128 << 10), (libc::M_ARENA_MAX, 2)]
+    {
+        // SAFETY: only numbers are passed; a refusal changes nothing.
+        unsafe { libc::mallopt(parameter, value) };
+    }
+}

@@ -1,6 +1,11 @@
 //! The space of unwind tables: 1 MiB chunks that all executables share.
 
-use std::{collections::HashMap, os::fd::AsFd, time::Instant};
+use std::{
+    collections::HashMap,
+    os::fd::AsFd,
+    sync::atomic::{AtomicU64, Ordering},
+    time::Instant,
+};
 
 use libbpf_rs::{MapCore, MapFlags, MapHandle, MapType};
 
@@ -39,6 +44,14 @@ impl TableSpace {
     }
 }
 
+/// Bytes of all chunks, of tables and of mappings; they live as long as the process.
+static CHUNK_BYTES: AtomicU64 = AtomicU64::new(0);
+
+/// Memory of the chunks made so far, bytes.
+pub fn chunk_bytes() -> u64 {
+    CHUNK_BYTES.load(Ordering::Relaxed)
+}
+
 /// Creates, maps and publishes one chunk. Memory that the cgroup does not have is a normal
 /// answer here.
 pub(super) fn new_chunk(
@@ -65,6 +78,7 @@ pub(super) fn new_chunk(
     outer
         .update(&number.to_le_bytes(), &fd.to_le_bytes(), MapFlags::ANY)
         .map_err(|e| fail("publish", e.to_string()))?;
+    CHUNK_BYTES.fetch_add(u64::from(value_size) * u64::from(entries), Ordering::Relaxed);
     Ok((map, shared))
 }
 
