@@ -72,8 +72,8 @@ static __always_inline void take_kernel_frames(struct bpf_perf_event_data *ctx, 
     w->frames_taken = n;
 }
 
-static __always_inline void walk_user(struct bpf_perf_event_data *ctx, struct task_struct *task, struct walk *w, __u32 cpu,
-                                      __u32 pid) {
+static __always_inline void walk_user(struct bpf_perf_event_data *ctx, struct task_struct *task, struct walk *w,
+                                      __u32 cpu, __u32 pid) {
     if (!user_registers(ctx, task, w)) {
         w->reason = NO_USER_REGISTERS;
         return;

@@ -29,7 +29,8 @@ fn one_line(error: clap::Error) -> anyhow::Error {
         error.exit();
     }
     let text = error.to_string();
-    let lines = text.lines().map(str::trim).take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more"));
+    let lines =
+        text.lines().map(str::trim).take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more"));
     let said = lines.filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ");
     let said = said.strip_prefix("error: ").unwrap_or(&said);
     anyhow::anyhow!("{said} (see `everflame --help`)")

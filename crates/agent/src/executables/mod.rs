@@ -2,6 +2,7 @@
 //! unwind table, which a worker builds once per content.
 
 mod builder;
+mod executable;
 mod job;
 pub mod open;
 mod registry;
@@ -11,8 +12,9 @@ mod vdso;
 use everflame_profile::{ContentId, Str};
 
 pub(crate) use builder::{Builder, Outcome};
+pub(crate) use executable::{ANON, Change, Place, base_name};
 pub(crate) use job::Queue;
-pub(crate) use registry::{ANON, Change, NUMBERS, Place, Registry, base_name};
+pub(crate) use registry::{NUMBERS, Registry};
 
 /// A symbol index, fresh from a worker. It is not checked: parse it before use.
 #[derive(Debug, Clone, PartialEq, Eq)]

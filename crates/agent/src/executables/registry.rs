@@ -4,13 +4,13 @@
 use std::sync::Arc;
 
 use everflame_profile::{ContentId, Mapping, Str};
-use everflame_symbols::Segment;
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::{
     IndexTaker, IndexWanted, Outcome, SymbolIndex,
+    executable::{ANON, Change, Executable, Index, KnownFile, Place, State, Table, base_name, segment_of},
     job::{Job, Queue},
-    open::{self, Found, OpenError, Stamp},
+    open::{self, Found, OpenError},
     tables::{Published, Tables},
     vdso,
 };
@@ -36,83 +36,6 @@ const CHECK_AGAIN: u32 = 10;
 const FORGET_AFTER: u32 = 600;
 /// A table that found no room is tried again after so many seconds.
 const ROOM_AGAIN: u32 = 5;
-/// Executable number of memory that belongs to no file.
-pub const ANON: u32 = 1;
-
-/// Number, name and state of an executable.
-#[derive(Debug)]
-struct Executable {
-    name: Str,
-    size: u64,
-    state: State,
-    table: Table,
-    index: Index,
-    files: Vec<FileId>,
-}
-
-#[derive(Debug)]
-enum State {
-    /// It could not be opened so far.
-    Unopened,
-    /// A worker looks at it.
-    Asked,
-    Known {
-        segments: Box<[Segment]>,
-        mapping: Arc<Mapping>,
-    },
-    /// It is no ELF file, or a worker ended over it.
-    Bad,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Table {
-    /// Nothing was done yet, or it was evicted at this second.
-    Absent(u32),
-    Asked,
-    Published,
-    /// No room; try again at this second.
-    NoRoom(u32),
-    /// It has no unwind data, or a worker ended over it.
-    Bad,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Index {
-    Absent,
-    Asked,
-    Done,
-}
-
-#[derive(Debug)]
-struct KnownFile {
-    number: u32,
-    stamp: Option<Stamp>,
-    generation: u64,
-    checked: u32,
-}
-
-/// Where an address range of a process is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Place {
-    /// In an executable: number and bias.
-    File(u32, u64),
-    /// In memory of no file, or of a file that is no ELF file.
-    Anon,
-    /// Nobody knows yet.
-    NotYet,
-}
-
-/// What an outcome means for the processes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Change {
-    /// Nothing.
-    None,
-    /// What is known of the number changed: mappings of it can be published.
-    Known(u32),
-    /// The first number turned out to be the same content as the second.
-    Same(u32, u32),
-}
-
 /// The registry.
 pub struct Registry {
     files: FxHashMap<FileId, KnownFile>,
@@ -490,60 +413,5 @@ impl Registry {
             }
         }
         self.stats().executables.set(self.executables.len() as u64);
-    }
-}
-
-/// The loadable segment that is mapped from `offset` on; the executable one where several
-/// share a page.
-fn segment_of(segments: &[Segment], offset: u64) -> Option<&Segment> {
-    const PAGE: u64 = 4096;
-    let covers = |s: &&Segment| {
-        let first = s.offset & !(PAGE - 1);
-        let end = s.offset.saturating_add(s.file_size).saturating_add(PAGE - 1) & !(PAGE - 1);
-        (first..end).contains(&offset)
-    };
-    segments.iter().filter(covers).max_by_key(|s| s.executable)
-}
-
-/// The last part of a path, without what the kernel adds to deleted files.
-pub fn base_name(path: &[u8]) -> Str {
-    const LONGEST: usize = 255;
-    let path = path.strip_suffix(b" (deleted)").unwrap_or(path);
-    let name = path.rsplit(|b| *b == b'/').find(|part| !part.is_empty()).unwrap_or(b"unknown");
-    let name = &name[..name.len().min(LONGEST)];
-    Arc::from(String::from_utf8_lossy(name).replace(|c: char| c.is_control(), "\u{fffd}"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_segment_of_a_mapping() {
-        let segment = |offset, vaddr, file_size, executable| Segment {
-            vaddr,
-            offset,
-            file_size,
-            mem_size: file_size,
-            executable,
-        };
-        // As lld lays it out: segments share pages, addresses run ahead of offsets.
-        let all =
-            [segment(0, 0, 0x1234, false), segment(0x1240, 0x2240, 0x3000, true), segment(0x4300, 0x6300, 9, false)];
-        assert_eq!(segment_of(&all, 0x1000), Some(&all[1]));
-        assert_eq!(segment_of(&all, 0x3000), Some(&all[1]));
-        assert_eq!(segment_of(&all, 0), Some(&all[0]));
-        assert_eq!(segment_of(&all, 0x5000), None);
-        let hostile = [segment(u64::MAX - 5, u64::MAX, u64::MAX, true)];
-        assert_eq!(segment_of(&hostile, 0), None);
-    }
-
-    #[test]
-    fn base_names_of_all_kinds() {
-        assert_eq!(&*base_name(b"/a/b.so (deleted)"), "b.so");
-        assert_eq!(&*base_name(b"/memfd:x (deleted)"), "memfd:x");
-        assert_eq!(&*base_name(b"///"), "unknown");
-        assert_eq!(&*base_name(b"/a\n\x1b[1m\xff"), "a\u{fffd}\u{fffd}[1m\u{fffd}");
-        assert_eq!(base_name(&[b'x'; 5000]).len(), 255);
     }
 }

@@ -12,10 +12,11 @@ use everflame_profile::Str;
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::{
+    events::AFTER_EXEC,
     facts::{self, Strings},
     maps,
     patience::Patience,
-    records::{Event, FileId, NewMapping, Record},
+    records::{FileId, NewMapping},
     shared::{Life, Shared},
     sink::{MappingEntry, MappingSink},
     space::Space,
@@ -32,53 +33,50 @@ pub const MAX_PROCESSES: usize = 32_768;
 const MAX_ENDED: usize = 32_768;
 /// How long they are kept, in seconds.
 const GRACE: u32 = 30;
-/// An exec clears the kernel's entry a little after the side band tells of it; what was
-/// handed over in between is handed over again after this time (nanoseconds).
-const AFTER_EXEC: u64 = 200_000_000;
 /// Longest time between two readings of a process for samples in no known mapping, seconds.
 const MAX_REREAD_WAIT: u32 = 64;
 /// How often it is looked whether a process whose first thread ended is gone.
 const EXIT_LOOKS: u8 = 20;
 
 #[derive(Debug)]
-struct Process {
+pub(super) struct Process {
     /// Clock ticks since boot, 0 where it was not read.
-    start: u64,
+    pub(super) start: u64,
     /// Events up to this time are in it already.
-    as_of: u64,
-    identity: Arc<ProcessIdentity>,
-    space: Space,
-    kernel_thread: bool,
+    pub(super) as_of: u64,
+    pub(super) identity: Arc<ProcessIdentity>,
+    pub(super) space: Space,
+    pub(super) kernel_thread: bool,
     /// Its first thread has ended, others have not.
-    headless: bool,
+    pub(super) headless: bool,
     /// The first file that it mapped since its exec: its executable.
-    image: Option<Box<[u8]>>,
+    pub(super) image: Option<Box<[u8]>>,
     /// Whether the kernel has an entry of ours.
-    published: bool,
-    reread_from: u32,
-    reread_wait: u32,
+    pub(super) published: bool,
+    pub(super) reread_from: u32,
+    pub(super) reread_wait: u32,
 }
 
 /// The table.
 pub struct Processes {
-    all: FxHashMap<u32, Process>,
-    sink: Box<dyn MappingSink + Send>,
-    shared: Arc<Shared>,
-    strings: Strings,
-    patience: Patience,
-    limit: usize,
-    read_service: bool,
-    generation: u64,
+    pub(super) all: FxHashMap<u32, Process>,
+    pub(super) sink: Box<dyn MappingSink + Send>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) strings: Strings,
+    pub(super) patience: Patience,
+    pub(super) limit: usize,
+    pub(super) read_service: bool,
+    pub(super) generation: u64,
     /// To be handed to the kernel.
-    dirty: FxHashSet<u32>,
+    pub(super) dirty: FxHashSet<u32>,
     /// To be asked who they are.
-    unidentified: FxHashSet<u32>,
+    pub(super) unidentified: FxHashSet<u32>,
     /// To be looked at whether they are gone, with the number of looks.
-    ending: FxHashMap<u32, u8>,
+    pub(super) ending: FxHashMap<u32, u8>,
     /// To be handed over once more, and when.
-    again: VecDeque<(u64, u32)>,
+    pub(super) again: VecDeque<(u64, u32)>,
     /// Who ended: when to forget it, pid, generation.
-    ended: VecDeque<(u32, u32, u64)>,
+    pub(super) ended: VecDeque<(u32, u32, u64)>,
 }
 
 impl std::fmt::Debug for Processes {
@@ -124,7 +122,7 @@ impl Processes {
 
     /// Reads one process: a new one that appeared at `since`, or the mappings of a known one.
     /// Says whether anything changed.
-    fn read(&mut self, pid: u32, since: u64, registry: &mut Registry) -> bool {
+    pub(super) fn read(&mut self, pid: u32, since: u64, registry: &mut Registry) -> bool {
         let as_of = monotonic_ns();
         let status = match facts::status(pid) {
             Ok(status) if !status.is_dead() => status,
@@ -199,7 +197,7 @@ impl Processes {
         Some(space)
     }
 
-    fn has_room(&self) -> bool {
+    pub(super) fn has_room(&self) -> bool {
         let room = self.all.len() < self.limit;
         if !room {
             self.shared.stats.processes_refused.add(1);
@@ -208,7 +206,7 @@ impl Processes {
     }
 
     /// An identity of a generation of its own.
-    fn identity(&mut self, pid: u32, name: &str) -> ProcessIdentity {
+    pub(super) fn identity(&mut self, pid: u32, name: &str) -> ProcessIdentity {
         self.generation += 1;
         let empty = self.strings.get("");
         ProcessIdentity {
@@ -221,7 +219,7 @@ impl Processes {
         }
     }
 
-    fn begin(&mut self, pid: u32, since: u64, identity: ProcessIdentity, space: Space) {
+    pub(super) fn begin(&mut self, pid: u32, since: u64, identity: ProcessIdentity, space: Space) {
         let identity = Arc::new(identity);
         self.shared.begin_life(pid, Life { since, identity: Arc::clone(&identity) });
         let process = Process {
@@ -240,103 +238,9 @@ impl Processes {
         self.dirty.insert(pid);
     }
 
-    /// Takes in one event. Events come in the order of their times.
-    pub fn apply(&mut self, record: Record, registry: &mut Registry) {
-        let time = record.time;
-        match record.event {
-            Event::Map { pid, mapping } => {
-                if !self.all.contains_key(&pid) {
-                    self.read(pid, time, registry);
-                }
-                let Some(process) = self.all.get_mut(&pid).filter(|p| p.as_of < time) else { return };
-                if process.image.is_none() && mapping.file.inode != 0 && self.unidentified.contains(&pid) {
-                    process.image = Some(mapping.name.clone());
-                }
-                let number = registry.meet(pid, &mapping);
-                if process.space.add(&mapping, number) {
-                    self.dirty.insert(pid);
-                } else {
-                    self.shared.stats.mappings_refused.add(1);
-                }
-            }
-            Event::Fork { pid, parent, .. } if pid != parent => self.fork(pid, parent, time, registry),
-            Event::Comm { pid, exec: true, name, .. } => self.exec(pid, &name, time, registry),
-            Event::Comm { pid, tid, name, .. } if pid == tid => self.rename(pid, &name),
-            Event::Exit { pid, tid } => {
-                if self.all.get(&pid).is_some_and(|p| p.as_of < time && (pid == tid || p.headless)) {
-                    self.ending.entry(pid).or_insert(0);
-                }
-            }
-            Event::Fork { .. } | Event::Comm { .. } | Event::Lost { .. } => {}
-        }
-    }
-
-    fn fork(&mut self, pid: u32, parent: u32, time: u64, registry: &mut Registry) {
-        if self.all.get(&pid).is_some_and(|p| p.as_of >= time) {
-            return;
-        }
-        self.end(pid);
-        let Some(process) = self.all.get(&parent) else {
-            self.read(pid, time, registry);
-            return;
-        };
-        let (space, kernel_thread) = (process.space.clone(), process.kernel_thread);
-        let (image, identity, published) = (process.image.clone(), Arc::clone(&process.identity), process.published);
-        if !self.has_room() {
-            // The kernel copied its parent's entry, which nobody would look after.
-            self.sink.remove(pid);
-            return;
-        }
-        self.generation += 1;
-        let identity = ProcessIdentity { pid, generation: self.generation, ..(*identity).clone() };
-        self.begin(pid, time, identity, space);
-        if self.unidentified.contains(&parent) {
-            self.unidentified.insert(pid);
-        }
-        if let Some(process) = self.all.get_mut(&pid) {
-            process.kernel_thread = kernel_thread;
-            process.image = image;
-            // The kernel copied the parent's entry.
-            process.published = published;
-        }
-    }
-
-    fn exec(&mut self, pid: u32, name: &[u8], time: u64, registry: &mut Registry) {
-        if !self.all.contains_key(&pid) {
-            self.read(pid, time, registry);
-        }
-        if self.all.get(&pid).is_none_or(|p| p.as_of >= time) {
-            return;
-        }
-        let mut identity = self.identity(pid, &String::from_utf8_lossy(name));
-        let Some(process) = self.all.get_mut(&pid) else { return };
-        identity.container_id = Str::clone(&process.identity.container_id);
-        process.identity = Arc::new(identity);
-        process.space.clear();
-        process.image = None;
-        process.kernel_thread = false;
-        process.headless = false;
-        self.shared.begin_life(pid, Life { since: time, identity: Arc::clone(&process.identity) });
-        self.unidentified.insert(pid);
-        self.ending.remove(&pid);
-        self.dirty.insert(pid);
-        if self.again.len() < MAX_PROCESSES {
-            self.again.push_back((time + AFTER_EXEC, pid));
-        }
-    }
-
-    fn rename(&mut self, pid: u32, name: &[u8]) {
-        let Some(process) = self.all.get_mut(&pid).filter(|p| p.kernel_thread) else { return };
-        let name = String::from_utf8_lossy(name);
-        let mut identity = (*process.identity).clone();
-        identity.name = self.strings.get(facts::kernel_thread_name(&name));
-        process.identity = Arc::new(identity);
-        self.shared.correct_life(pid, Arc::clone(&process.identity));
-    }
-
     /// Forgets a process but for its name, which late samples may still ask for. Says
     /// whether it was known.
-    fn end(&mut self, pid: u32) -> bool {
+    pub(super) fn end(&mut self, pid: u32) -> bool {
         let Some(process) = self.all.remove(&pid) else { return false };
         if process.published {
             self.sink.remove(pid);

@@ -64,7 +64,7 @@ fn name(frame: &Frame, indexes: &FxHashMap<ContentId, Index<&[u8]>>) -> Vec<Name
         .enumerate()
         .map(|(at, name)| NamedFrame {
             function: Str::from(name.function.as_ref()),
-            file: Str::from(name.file.as_ref()),
+            file: Str::from(name.file),
             line: name.line,
             kernel: frame.kind.as_str() == FrameKind::KERNEL,
             inlined: at < last,
