@@ -42,13 +42,13 @@ pub fn run(repository: &Path, options: &Options) -> Result<()> {
     std::fs::create_dir_all(&folder)?;
     let wanted = |part| !options.page && (options.parts.is_empty() || options.parts.contains(&part));
     if wanted(Part::Tables) {
-        write(&folder, "tables", tables::measure(repository)?, repository)?;
+        write(&folder, "tables", repository, || tables::measure(repository))?;
     }
     if wanted(Part::Server) {
-        write(&folder, "server", server::measure(options.seed)?, repository)?;
+        write(&folder, "server", repository, || server::measure(options.seed))?;
     }
     if wanted(Part::Agent) {
-        write(&folder, "agent", agent::measure()?, repository)?;
+        write(&folder, "agent", repository, agent::measure)?;
     }
     let read = |name: &str| -> Option<Value> {
         serde_json::from_slice(&std::fs::read(folder.join(format!("{name}.json"))).ok()?).ok()
@@ -59,9 +59,10 @@ pub fn run(repository: &Path, options: &Options) -> Result<()> {
     Ok(())
 }
 
-fn write(folder: &Path, name: &str, figures: Value, repository: &Path) -> Result<()> {
-    let whole =
-        serde_json::json!({"machine": machine::describe(), "commit": machine::commit(repository), "figures": figures});
+/// Says what the machine is like, then measures, and writes both.
+fn write(folder: &Path, name: &str, repository: &Path, measure: impl FnOnce() -> Result<Value>) -> Result<()> {
+    let (machine, commit) = (machine::describe(), machine::commit(repository));
+    let whole = serde_json::json!({"machine": machine, "commit": commit, "figures": measure()?});
     let text = serde_json::to_string_pretty(&whole)?;
     println!("{text}");
     std::fs::write(folder.join(format!("{name}.json")), text + "\n").with_context(|| format!("writing {name}.json"))

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::process;
 
-const SETTLE: Duration = Duration::from_secs(15);
+const SETTLE: Duration = Duration::from_secs(20);
 const WINDOW: Duration = Duration::from_secs(40);
 const DEPTHS: [u32; 5] = [10, 30, 100, 300, 1_000];
 

@@ -4,17 +4,20 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-/// CPU seconds so far of a process and its living and waited-for children.
+/// CPU seconds so far of a process: its threads, its living children and those that it has
+/// waited for.
 pub fn cpu_seconds(pid: u32) -> f64 {
-    // Nanoseconds of the living threads; ended ones are in the coarser figures of `stat`.
-    let exact: f64 = family(pid).iter().flat_map(|&pid| tasks(pid)).sum::<u64>() as f64 / 1e9;
-    let coarse: f64 = family(pid).iter().map(|&pid| ticks(pid)).sum::<u64>() as f64 / 100.0;
-    exact.max(coarse)
+    let living: u64 = family(pid).iter().flat_map(|&pid| tasks(pid)).sum();
+    living as f64 / 1e9 + ended_children(pid)
 }
 
 /// CPU seconds of all children of this process that have ended.
 pub fn ended_children_cpu_seconds() -> f64 {
-    let fields = stat(std::process::id()).unwrap_or_default();
+    ended_children(std::process::id())
+}
+
+fn ended_children(pid: u32) -> f64 {
+    let fields = stat(pid).unwrap_or_default();
     fields.iter().skip(13).take(2).filter_map(|f| f.parse::<u64>().ok()).sum::<u64>() as f64 / 100.0
 }
 
@@ -90,11 +93,6 @@ fn family(pid: u32) -> Vec<u32> {
 fn stat(pid: u32) -> Option<Vec<String>> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     Some(text.rsplit_once(')')?.1.split_whitespace().map(str::to_owned).collect())
-}
-
-/// User, system, and those of waited-for children, in hundredths of a second.
-fn ticks(pid: u32) -> u64 {
-    stat(pid).map_or(0, |fields| fields.iter().skip(11).take(4).filter_map(|f| f.parse::<u64>().ok()).sum())
 }
 
 fn tasks(pid: u32) -> Vec<u64> {
