@@ -172,6 +172,22 @@ fn the_account_adds_up_also_with_what_the_server_refused() {
     assert_eq!((account["stored"].as_u64(), residual(&account)), (Some(12), 0), "{account}");
     assert_eq!(account["dropped"]["rejected_future"], 5);
     assert_eq!((&account["taken"], &account["in_flight"]), (&json!(20), &json!({})));
+
+    // A broken sample beside a good one, twice: its answer was lost.
+    let broken = Made::of(4, "cart", 10).stack(&["main"], COMPLETE, time, 1).bytes();
+    let mut broken = ExportProfilesServiceRequest::decode(&*broken).expect("a request");
+    let samples = &mut broken.resource_profiles[0].scope_profiles[0].profiles[0].samples;
+    samples.push(samples[0].clone());
+    samples[1].stack_index = 99;
+    let mut third = report(3, 22, 2);
+    third.dropped.insert("spool_full".into(), 1);
+    let header = serde_json::to_string(&third).expect("JSON");
+    for _ in 0..2 {
+        assert_eq!(server.ingest(&[(REPORT_HEADER, &header)], &broken.encode_to_vec()).status, 200);
+        let account = server.json("/api/v1/accounting")["instances"][0].clone();
+        assert_eq!((account["stored"].as_u64(), residual(&account)), (Some(13), 0), "{account}");
+        assert_eq!(account["dropped"]["rejected_invalid"], 1);
+    }
 }
 
 #[tokio::test]

@@ -15,6 +15,21 @@ pub use query::{
 };
 pub use selector::{Matcher, MatcherOp, Selector};
 
+/// What one request brings.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Append {
+    /// What was good.
+    pub batch: Batch,
+    /// Samples that were refused before the batch was made, since they were broken.
+    /// They go into the account of the sender as `rejected_invalid`, once, where a
+    /// profile that came with them tells that the request was taken before.
+    pub invalid: u64,
+    /// What the sender says of itself.
+    pub report: Option<Report>,
+    /// When it was received, Unix nanoseconds.
+    pub received: i64,
+}
+
 /// What became of an appended batch. All figures count samples unless they say else.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Appended {
@@ -60,9 +75,14 @@ pub enum StoreError {
 /// A store of profiles. Every query reads one atomic snapshot; sums are exact over
 /// the range that the answer states. All calls block: callers use a blocking thread.
 pub trait Store: Send + Sync + 'static {
-    /// Stores a batch and the sender's report in one durable record, then returns.
-    /// A report of an instance is kept even if the batch is empty.
-    fn append(&self, batch: &Batch, report: Option<&Report>, received: i64) -> Result<Appended, StoreError>;
+    /// Stores a request in one durable record, then returns. A report of an instance
+    /// is kept even if the batch is empty.
+    fn take(&self, append: Append) -> Result<Appended, StoreError>;
+
+    /// [`take`](Self::take) for a batch that is kept, all of which was good.
+    fn append(&self, batch: &Batch, report: Option<&Report>, received: i64) -> Result<Appended, StoreError> {
+        self.take(Append { batch: batch.clone(), invalid: 0, report: report.cloned(), received })
+    }
 
     /// Sums by stack and group. `group` names the labels whose values make the groups.
     fn stacks(&self, selection: &Selection, group: &[String]) -> Result<StackSums, StoreError>;

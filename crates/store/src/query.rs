@@ -158,7 +158,7 @@ pub struct Accounting {
     /// Samples stored, ever.
     pub stored: u64,
     /// Samples that the server dropped, by reason (`rejected_future`, `rejected_old`,
-    /// `rejected_limit`), beside the agent's own.
+    /// `rejected_limit`, `rejected_invalid`), beside the agent's own.
     pub dropped: BTreeMap<String, u64>,
     /// Of the stored ones, the complete, and the others by reason, by
     /// [`Completeness`] as index.

@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, fs, time::Duration};
 
 use common::{MS, SECOND, all, id, labels, now, options, select, simple, total};
 use everflame_profile::{Completeness, Report, Str};
-use everflame_store::{Appended, Embedded, Options, Store, StoreError};
+use everflame_store::{Append, Appended, Embedded, Options, Store, StoreError};
 
 fn open(options: Options) -> Embedded {
     Embedded::open(options).unwrap()
@@ -48,6 +48,31 @@ fn future_and_old_samples_are_refused_counted_and_never_fail_the_rest() {
         let dropped = BTreeMap::from([("rejected_future".to_owned(), 20), ("rejected_old".to_owned(), 80)]);
         assert_eq!(account.dropped, dropped);
         assert_eq!(total(store), 52);
+    };
+    check(&store);
+    let store = reopen(store, &options);
+    check(&store);
+    store.flush().unwrap();
+    check(&reopen(store, &options));
+}
+
+#[test]
+fn what_was_broken_is_in_the_account_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = options(dir.path());
+    let store = open(options.clone());
+    let append =
+        |batch, invalid, sequence| Append { batch, invalid, report: Some(report("a", sequence)), received: now() };
+    let request = append(simple(Some(id(1)), now(), 2), 7, 1);
+    assert_eq!(store.take(request.clone()).unwrap(), Appended { stored: 2, ..Appended::default() });
+    // The answer was lost, the request comes again.
+    assert_eq!(store.take(request).unwrap(), Appended { duplicates: 2, ..Appended::default() });
+    // Nothing was good.
+    assert_eq!(store.take(append(Default::default(), 5, 2)).unwrap(), Appended::default());
+    let check = |store: &Embedded| {
+        let account = &store.accounting().unwrap()[0];
+        assert_eq!((account.stored, account.report.sequence), (2, 2));
+        assert_eq!(account.dropped, BTreeMap::from([("rejected_invalid".to_owned(), 12)]));
     };
     check(&store);
     let store = reopen(store, &options);

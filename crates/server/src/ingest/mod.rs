@@ -8,7 +8,7 @@ use std::sync::{Arc, atomic::Ordering};
 
 use ::http::HeaderMap;
 use everflame_profile::{Report, otlp, report::REPORT_HEADER};
-use everflame_store::Appended;
+use everflame_store::{Append, Appended};
 use opentelemetry_proto::tonic::collector::profiles::v1development::{
     ExportProfilesPartialSuccess, ExportProfilesServiceResponse,
 };
@@ -53,7 +53,7 @@ impl App {
         let counters = &self.metrics.ingest;
         counters.requests.fetch_add(1, Ordering::Relaxed);
         counters.bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
-        let outcome = self.ingest_lane.run(move || app.store_request(bytes, encoding, report.as_ref())).await;
+        let outcome = self.ingest_lane.run(move || app.store_request(bytes, encoding, report)).await;
         if outcome.is_err() {
             counters.refused.fetch_add(1, Ordering::Relaxed);
         }
@@ -64,14 +64,19 @@ impl App {
         &self,
         bytes: Vec<u8>,
         encoding: Encoding,
-        report: Option<&Report>,
+        report: Option<Report>,
     ) -> Result<ExportProfilesServiceResponse, ApiError> {
         let plain = body::decompress(bytes, encoding, self.config.max_request_bytes)?;
         let limits = otlp::Limits { memory_bytes: MAX_DECODED_BYTES, ..otlp::Limits::default() };
-        let decoded = otlp::decode_bytes(&plain, &limits)
+        let mut decoded = otlp::decode_bytes(&plain, &limits)
             .map_err(|e| ApiError::bad_request(format!("the body is not an OTLP profiles request: {e}")))?;
         drop(plain);
-        let appended = self.store.append(&decoded.batch, report, time::now())?;
+        let appended = self.store.take(Append {
+            batch: std::mem::take(&mut decoded.batch),
+            invalid: decoded.rejected_samples,
+            report,
+            received: time::now(),
+        })?;
         let counters = &self.metrics.ingest;
         counters.samples.fetch_add(appended.stored, Ordering::Relaxed);
         counters.duplicates.fetch_add(appended.duplicates, Ordering::Relaxed);

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use everflame_profile::{Batch, Completeness, Frame, FrameKind, Line, Mapping, Report};
+use everflame_profile::{Completeness, Frame, FrameKind, Line, Mapping};
 use everflame_server::symbols::Symbols;
 use everflame_store::{
-    Accounting, Appended, Covered, LabelValue, NodeInfo, ProcessInfo, Selection, SeriesSums, StackSum, StackSums,
-    Store, StoreError, StoreStats, TrieNode, TypeInfo,
+    Accounting, Append, Appended, Covered, LabelValue, NodeInfo, ProcessInfo, Selection, SeriesSums, StackSum,
+    StackSums, Store, StoreError, StoreStats, TrieNode, TypeInfo,
 };
 use serde_json::Value;
 
@@ -118,7 +118,7 @@ impl Store for Fixed {
         Ok(sums)
     }
 
-    fn append(&self, _: &Batch, _: Option<&Report>, _: i64) -> Result<Appended, StoreError> {
+    fn take(&self, _: Append) -> Result<Appended, StoreError> {
         Err((self.append)())
     }
 

@@ -2,9 +2,9 @@
 //! retention or beyond a limit are left out and counted; one of them never fails
 //! the batch.
 
-use everflame_profile::{Batch, Labels, Point, Profile, Sample, Stack};
+use everflame_profile::{Batch, Labels, Stack};
 
-use super::codec::Rejected;
+use super::record::Rejected;
 
 /// How far ahead of the server's clock a sample may be, in nanoseconds.
 pub(crate) const FUTURE: i64 = 5 * 60 * 1_000_000_000;
@@ -19,8 +19,8 @@ pub(crate) const MAX_SAMPLES: u64 = 1 << 32;
 /// Largest value of an observation, for the same reason (104 days of nanoseconds).
 pub(crate) const MAX_VALUE: u64 = 1 << 53;
 
-/// The batch without what was refused, and for each profile how much that was.
-pub(crate) fn admit(batch: &Batch, received: i64, retention: i64) -> (Batch, Vec<Rejected>) {
+/// Takes out of a batch what is refused; returns for each profile how much that was.
+pub(crate) fn admit(batch: &mut Batch, received: i64, retention: i64) -> Vec<Rejected> {
     let newest = received.saturating_add(FUTURE);
     let oldest = received.saturating_sub(retention);
     let mut refused = Vec::with_capacity(batch.profiles.len());
@@ -41,17 +41,17 @@ pub(crate) fn admit(batch: &Batch, received: i64, retention: i64) -> (Batch, Vec
     };
     let stacks_ok: Vec<bool> = batch.stacks.iter().map(stack_ok).collect();
     let resources_ok: Vec<bool> = batch.resources.iter().map(labels_ok).collect();
-    let profiles = batch.profiles.iter().map(|profile| {
+    for profile in &mut batch.profiles {
         let mut rejected = Rejected::default();
         let within = resources_ok.get(profile.resource as usize).copied().unwrap_or(false)
             && profile.sample_type.name.len() <= MAX_STRING
             && profile.sample_type.unit.len() <= MAX_STRING;
-        let samples = profile.samples.iter().filter_map(|sample| {
+        profile.samples.retain_mut(|sample| {
             let within = within
                 && stacks_ok.get(sample.stack as usize).copied().unwrap_or(false)
                 && sample.thread.len() <= MAX_STRING
                 && labels_ok(&sample.labels);
-            let mut keep = |point: &&Point| {
+            sample.points.retain(|point| {
                 let counter = if !within || point.samples > MAX_SAMPLES || point.value.unsigned_abs() > MAX_VALUE {
                     &mut rejected.limit
                 } else if point.time > newest {
@@ -63,22 +63,17 @@ pub(crate) fn admit(batch: &Batch, received: i64, retention: i64) -> (Batch, Vec
                 };
                 *counter = counter.saturating_add(point.samples);
                 false
-            };
-            let points: Vec<Point> = sample.points.iter().filter(&mut keep).copied().collect();
-            (!points.is_empty()).then(|| Sample { points, ..sample.clone() })
+            });
+            !sample.points.is_empty()
         });
-        let samples = samples.collect();
         rejected.profiles = u64::from(rejected != Rejected::default());
         refused.push(rejected);
-        Profile { samples, sample_type: profile.sample_type.clone(), ..*profile }
-    });
-    let profiles = profiles.collect();
-    // Indexes of refused stacks must stay valid, but their frames need not be kept.
-    let stacks =
-        batch.stacks.iter().zip(&stacks_ok).map(|(stack, ok)| if *ok { stack.clone() } else { Stack::default() });
-    let admitted =
-        Batch { resources: batch.resources.clone(), frames: batch.frames.clone(), stacks: stacks.collect(), profiles };
-    (admitted, refused)
+    }
+    // Indexes of refused stacks must stay valid, but their frames need not be.
+    for (stack, _) in batch.stacks.iter_mut().zip(&stacks_ok).filter(|(_, ok)| !**ok) {
+        stack.0.clear();
+    }
+    refused
 }
 
 fn labels_ok(labels: &Labels) -> bool {

@@ -72,7 +72,16 @@ impl Writer {
         self.u64(id);
     }
 
-    pub fn list<T>(&mut self, items: &[T], mut each: impl FnMut(&mut Self, &T)) {
+    /// An index, or `u32::MAX` for none.
+    pub fn index(&mut self, index: u32) {
+        self.u64(u64::from(index.wrapping_add(1)));
+    }
+
+    pub fn list<T>(&mut self, items: &[T], each: impl FnMut(&mut Self, &T)) {
+        self.items(items.iter(), each);
+    }
+
+    pub fn items<T>(&mut self, items: impl ExactSizeIterator<Item = T>, mut each: impl FnMut(&mut Self, T)) {
         self.u64(items.len() as u64);
         for item in items {
             each(self, item);
@@ -154,6 +163,18 @@ impl<'a> Reader<'a> {
 
     pub fn u32(&mut self) -> Result<u32, Corrupt> {
         u32::try_from(self.u64()?).map_err(|_| Corrupt("number too large"))
+    }
+
+    /// An index below `end`.
+    pub fn below(&mut self, end: u32) -> Result<u32, Corrupt> {
+        let index = self.u32()?;
+        if index < end { Ok(index) } else { Err(Corrupt("index out of range")) }
+    }
+
+    /// An index below `end`, or `u32::MAX` for none.
+    pub fn index(&mut self, end: u32) -> Result<u32, Corrupt> {
+        let next = self.u32()?;
+        if next <= end { Ok(next.wrapping_sub(1)) } else { Err(Corrupt("index out of range")) }
     }
 
     pub fn bytes(&mut self) -> Result<&'a [u8], Corrupt> {

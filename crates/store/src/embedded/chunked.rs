@@ -48,6 +48,11 @@ impl<T> Chunked<T> {
         self.full.iter().map(|chunk| chunk.as_slice()).chain(std::iter::once(self.tail.as_slice()))
     }
 
+    /// The items from an index on.
+    pub fn since(&self, index: u32) -> impl ExactSizeIterator<Item = &T> {
+        (index as usize..self.len()).map(|at| self.get(at as u32).expect("an index below the length"))
+    }
+
     pub fn iter(&self) -> impl Iterator<Item = &T> {
         self.chunks().flatten()
     }
@@ -78,6 +83,7 @@ mod tests {
         }
         assert_eq!(snapshot.get(CHUNK as u32 * 2 + 5), None);
         assert_eq!(list.get(u32::MAX), None);
+        assert!(list.since(CHUNK as u32 * 2 + 4).copied().eq([CHUNK as u32 * 2 + 4, 7]));
         assert!(snapshot.iter().copied().eq(0..CHUNK as u32 * 2 + 5));
     }
 }

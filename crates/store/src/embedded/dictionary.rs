@@ -4,13 +4,12 @@
 
 use std::sync::Arc;
 
-use everflame_profile::{Batch, Frame, Labels, Mapping, SampleType, Stack, Str};
+use everflame_profile::{Batch, Frame, Labels, Line, Mapping, SampleType, Stack, Str};
 use rustc_hash::FxHashMap;
-use xxhash_rust::xxh3::xxh3_128;
 
 use super::{
     chunked::Chunked,
-    frames::{Frames, NONE, hash_frames},
+    frames::{Frames, Hashes, NONE},
 };
 use crate::query::TrieNode;
 
@@ -56,6 +55,23 @@ pub(crate) struct Stacks {
     pub nodes: Chunked<TrieNode>,
 }
 
+/// How long each list of an [`Interner`] is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Mark {
+    pub threads: u32,
+    pub sets: u32,
+    pub series: u32,
+    pub kinds: u32,
+    pub mappings: u32,
+    pub frames: u32,
+    pub nodes: u32,
+}
+
+impl Mark {
+    /// Of a new one: the empty thread name and the empty set are always there.
+    pub const NEW: Self = Self { threads: 1, sets: 1, series: 0, kinds: 0, mappings: 0, frames: 0, nodes: 0 };
+}
+
 /// Dictionaries that grow, with the look-ups for it. The lists are read through
 /// clones of `names` and `stacks`.
 #[derive(Debug)]
@@ -99,21 +115,14 @@ impl Interner {
         if let Some(&id) = self.threads.get(name) {
             return id;
         }
-        let id = self.names.threads.push(name.clone());
-        self.threads.insert(name.clone(), id);
-        self.text_bytes += name.len() + 64;
-        id
+        self.add_thread(name.clone())
     }
 
     pub fn set(&mut self, labels: &Labels) -> u32 {
         if let Some(&id) = self.sets.get(labels) {
             return id;
         }
-        let labels = Arc::new(labels.clone());
-        self.text_bytes += text_bytes(&labels);
-        let id = self.names.sets.push(labels.clone());
-        self.sets.insert(labels, id);
-        id
+        self.add_set(labels.clone())
     }
 
     /// The id of a series, or `None` where it is new and there are `limit` already.
@@ -121,14 +130,7 @@ impl Interner {
         if let Some(&id) = self.series.get(&series) {
             return Some(id);
         }
-        if self.names.series.len() >= limit {
-            return None;
-        }
-        let series = Arc::new(series);
-        self.text_bytes += text_bytes(&series.labels);
-        let id = self.names.series.push(series.clone());
-        self.series.insert(series, id);
-        Some(id)
+        (self.names.series.len() < limit).then(|| self.add_series(series))
     }
 
     /// The id of the series that stands for those beyond the limit.
@@ -142,16 +144,15 @@ impl Interner {
         if let Some(&id) = self.frames.get(&hash) {
             return id;
         }
-        let frames = &mut self.stacks.frames;
-        let kind = *self.kinds.entry(frame.kind.0.clone()).or_insert_with_key(|kind| frames.kinds.push(kind.clone()));
-        let mapping = frame.mapping.as_ref().map_or(NONE, |mapping| {
-            let push = |mapping: &Arc<Mapping>| frames.mappings.push(mapping.clone());
-            *self.mappings.entry(mapping.clone()).or_insert_with_key(push)
+        let kind = match self.kinds.get(&frame.kind.0) {
+            Some(&id) => id,
+            None => self.add_kind(frame.kind.0.clone()),
+        };
+        let mapping = frame.mapping.as_ref().map_or(NONE, |mapping| match self.mappings.get(mapping) {
+            Some(&id) => id,
+            None => self.add_mapping(mapping.clone()),
         });
-        let id = frames.push(hash, frame.address, kind, mapping, &frame.lines);
-        self.frames.insert(hash, id);
-        self.text_bytes += 96 + frame.lines.iter().map(|line| 64 + line.function.len()).sum::<usize>();
-        id
+        self.add_frame(hash, frame.address, kind, mapping, &frame.lines)
     }
 
     pub fn node(&mut self, node: TrieNode) -> u32 {
@@ -159,31 +160,85 @@ impl Interner {
     }
 
     /// Leaf nodes of a batch's stacks; `u32::MAX` for the empty one.
-    pub fn leaves(&mut self, batch: &Batch, wanted: &[bool]) -> Vec<u32> {
-        let hashes = hash_frames(&batch.frames);
-        let mut bytes = Vec::new();
-        let leaf = |(stack, &wanted): (&Stack, &bool)| {
+    pub fn leaves(&mut self, batch: &Batch, hashes: &Hashes, wanted: &[bool]) -> Vec<u32> {
+        let leaf = |((stack, &hash), &wanted): ((&Stack, &u128), &bool)| {
             if !wanted || stack.0.is_empty() {
                 return u32::MAX;
             }
-            bytes.clear();
-            for &frame in &stack.0 {
-                bytes.extend_from_slice(&hashes[frame as usize].to_le_bytes());
-            }
-            let stack_hash = xxh3_128(&bytes);
-            if let Some(&leaf) = self.leaves.get(&stack_hash) {
+            if let Some(&leaf) = self.leaves.get(&hash) {
                 return leaf;
             }
             let mut parent = u32::MAX;
             for &frame in stack.0.iter().rev() {
                 let at = frame as usize;
-                let frame = self.frame(hashes[at], &batch.frames[at]);
+                let frame = self.frame(hashes.frames[at], &batch.frames[at]);
                 parent = self.node(TrieNode { parent, frame });
             }
-            self.leaves.insert(stack_hash, parent);
+            self.leaves.insert(hash, parent);
             parent
         };
-        batch.stacks.iter().zip(wanted).map(leaf).collect()
+        batch.stacks.iter().zip(&hashes.stacks).zip(wanted).map(leaf).collect()
+    }
+
+    pub fn add_thread(&mut self, name: Str) -> u32 {
+        self.text_bytes += name.len() + 64;
+        let id = self.names.threads.push(name.clone());
+        self.threads.insert(name, id);
+        id
+    }
+
+    pub fn add_set(&mut self, labels: Labels) -> u32 {
+        let labels = Arc::new(labels);
+        self.text_bytes += text_bytes(&labels);
+        let id = self.names.sets.push(labels.clone());
+        self.sets.insert(labels, id);
+        id
+    }
+
+    pub fn add_series(&mut self, series: Series) -> u32 {
+        let series = Arc::new(series);
+        self.text_bytes += text_bytes(&series.labels);
+        let id = self.names.series.push(series.clone());
+        self.series.insert(series, id);
+        id
+    }
+
+    pub fn add_kind(&mut self, kind: Str) -> u32 {
+        let id = self.stacks.frames.kinds.push(kind.clone());
+        self.kinds.insert(kind, id);
+        id
+    }
+
+    pub fn add_mapping(&mut self, mapping: Arc<Mapping>) -> u32 {
+        let id = self.stacks.frames.mappings.push(mapping.clone());
+        self.mappings.insert(mapping, id);
+        id
+    }
+
+    pub fn add_frame(&mut self, hash: u128, address: u64, kind: u32, mapping: u32, lines: &[Line]) -> u32 {
+        self.text_bytes += 96 + lines.iter().map(|line| 64 + line.function.len()).sum::<usize>();
+        let id = self.stacks.frames.push(hash, address, kind, mapping, lines);
+        self.frames.insert(hash, id);
+        id
+    }
+
+    pub fn add_node(&mut self, node: TrieNode) -> u32 {
+        let id = self.stacks.nodes.push(node);
+        self.nodes.insert((node.parent, node.frame), id);
+        id
+    }
+
+    /// Where the lists end.
+    pub fn mark(&self) -> Mark {
+        Mark {
+            threads: self.names.threads.len() as u32,
+            sets: self.names.sets.len() as u32,
+            series: self.names.series.len() as u32,
+            kinds: self.stacks.frames.kinds.len() as u32,
+            mappings: self.stacks.frames.mappings.len() as u32,
+            frames: self.stacks.frames.len() as u32,
+            nodes: self.stacks.nodes.len() as u32,
+        }
     }
 
     /// Bytes of memory, roughly.

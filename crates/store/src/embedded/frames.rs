@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use everflame_profile::{Frame, FrameKind, Line, Mapping, Str};
+use everflame_profile::{Batch, Frame, FrameKind, Line, Mapping, Stack, Str};
 use rustc_hash::FxHashMap;
 use xxhash_rust::xxh3::xxh3_128;
 
@@ -50,6 +50,11 @@ impl Frames {
         self.rows.get(frame)
     }
 
+    /// The frames from an index on.
+    pub fn since(&self, frame: u32) -> impl ExactSizeIterator<Item = &FrameRow> {
+        self.rows.since(frame)
+    }
+
     pub fn hash(&self, frame: u32) -> Option<u128> {
         self.hashes.get(frame).copied()
     }
@@ -67,6 +72,31 @@ impl Frames {
             address: row.address,
             lines: self.lines(row).to_vec(),
         })
+    }
+}
+
+/// By what the frames and stacks of a batch are known in any id space.
+#[derive(Debug, Default)]
+pub(crate) struct Hashes {
+    pub frames: Vec<u128>,
+    /// Over the frames of a whole stack, so that a known one is one look-up.
+    pub stacks: Vec<u128>,
+}
+
+impl Hashes {
+    /// All indexes of the batch must be valid.
+    pub fn of(batch: &Batch) -> Self {
+        let frames = hash_frames(&batch.frames);
+        let mut bytes = Vec::new();
+        let hash = |stack: &Stack| {
+            bytes.clear();
+            for &frame in &stack.0 {
+                bytes.extend_from_slice(&frames[frame as usize].to_le_bytes());
+            }
+            xxh3_128(&bytes)
+        };
+        let stacks = batch.stacks.iter().map(hash).collect();
+        Self { frames, stacks }
     }
 }
 

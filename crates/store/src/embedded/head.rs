@@ -8,6 +8,7 @@ use everflame_profile::{Batch, Completeness, Labels, ProfileId};
 use super::{
     chunked::Chunked,
     dictionary::{Interner, Names, Series, Stacks},
+    frames::Hashes,
     row::{Row, floor_ms},
 };
 
@@ -17,8 +18,6 @@ pub(crate) struct Head {
     pub generation: u64,
     pub dictionary: Interner,
     pub rows: Chunked<Row>,
-    /// Samples in all rows.
-    pub samples: u64,
     /// Profile ids that the generation's records carry, for the duplicate window.
     pub ids: Vec<ProfileId>,
     /// When its first record was received, Unix nanoseconds.
@@ -35,15 +34,34 @@ pub(crate) struct HeadView {
     pub rows: Chunked<Row>,
 }
 
-/// What applying a batch did.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Applied {
-    /// Samples stored, by completeness.
-    pub stored: [u64; Completeness::ALL.len()],
+/// What a record adds, in the ids of its generation.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Addition {
+    /// Of the profiles whose samples these are.
+    pub ids: Vec<ProfileId>,
+    pub rows: Vec<Row>,
+}
+
+/// A batch in the ids of a head, on its way to the log.
+#[derive(Debug, Default)]
+pub(crate) struct Prepared {
+    pub addition: Addition,
     /// Samples in duplicate profiles.
     pub duplicates: u64,
     /// Samples put under the overflow series.
     pub overflowed: u64,
+}
+
+impl Addition {
+    /// Samples by completeness.
+    pub fn samples(&self) -> [u64; Completeness::ALL.len()] {
+        let mut samples = [0_u64; Completeness::ALL.len()];
+        for row in &self.rows {
+            let sum = &mut samples[row.completeness as usize];
+            *sum = sum.saturating_add(row.samples);
+        }
+        samples
+    }
 }
 
 impl Head {
@@ -52,31 +70,30 @@ impl Head {
             generation,
             dictionary: Interner::new(),
             rows: Chunked::default(),
-            samples: 0,
             ids: Vec::new(),
             begun: None,
             records: 0,
         }
     }
 
-    /// Adds the rows of a batch but for the profiles listed in `duplicates` (ascending).
-    pub fn apply(&mut self, batch: &Batch, duplicates: &[u32], received: i64, series_limit: usize) -> Applied {
-        self.records += 1;
-        self.begun.get_or_insert(received);
-        let mut applied = Applied::default();
+    /// Makes rows of a batch but for the profiles listed in `duplicates` (ascending).
+    /// Changes the dictionaries only: the rows are added once they are in the log, and
+    /// entries whose rows never came to be do no harm.
+    pub fn prepare(&mut self, batch: &Batch, hashes: &Hashes, duplicates: &[u32], series_limit: usize) -> Prepared {
+        let mut prepared = Prepared::default();
         let is_duplicate = |index: usize| duplicates.binary_search(&(index as u32)).is_ok();
         let mut wanted = vec![false; batch.stacks.len()];
         for (index, profile) in batch.profiles.iter().enumerate() {
             if is_duplicate(index) {
-                applied.duplicates = applied.duplicates.saturating_add(profile.samples());
+                prepared.duplicates = prepared.duplicates.saturating_add(profile.samples());
                 continue;
             }
-            self.ids.extend(profile.id);
+            prepared.addition.ids.extend(profile.id);
             for sample in &profile.samples {
                 wanted[sample.stack as usize] = true;
             }
         }
-        let leaves = self.dictionary.leaves(batch, &wanted);
+        let leaves = self.dictionary.leaves(batch, hashes, &wanted);
         for (index, profile) in batch.profiles.iter().enumerate() {
             if is_duplicate(index) || profile.samples.is_empty() {
                 continue;
@@ -85,7 +102,6 @@ impl Head {
             let series = Series { sample_type: profile.sample_type.clone(), labels };
             let known = self.dictionary.series(series, series_limit);
             let series = known.unwrap_or_else(|| self.dictionary.overflow_series(&profile.sample_type));
-            let mut stored = 0_u64;
             for sample in &profile.samples {
                 let row = Row {
                     series,
@@ -99,20 +115,29 @@ impl Head {
                     completeness: sample.completeness,
                     ..Row::EMPTY
                 };
-                let of_kind = &mut applied.stored[sample.completeness as usize];
-                for point in &sample.points {
-                    let (time, samples, value) = (floor_ms(point.time), point.samples, point.value);
-                    self.rows.push(Row { time, samples, value, ..row });
-                    *of_kind = of_kind.saturating_add(samples);
-                    stored = stored.saturating_add(samples);
-                }
+                let points = sample.points.iter();
+                prepared.addition.rows.extend(points.map(|point| Row {
+                    time: floor_ms(point.time),
+                    samples: point.samples,
+                    value: point.value,
+                    ..row
+                }));
             }
-            self.samples = self.samples.saturating_add(stored);
             if known.is_none() {
-                applied.overflowed = applied.overflowed.saturating_add(stored);
+                prepared.overflowed = prepared.overflowed.saturating_add(profile.samples());
             }
         }
-        applied
+        prepared
+    }
+
+    /// Adds what is in the log.
+    pub fn add(&mut self, addition: Addition, received: i64) {
+        self.records += 1;
+        self.begun.get_or_insert(received);
+        self.ids.extend(addition.ids);
+        for row in addition.rows {
+            self.rows.push(row);
+        }
     }
 
     pub fn view(&self) -> Arc<HeadView> {

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use everflame_profile::{Completeness, Report};
 use serde::{Deserialize, Serialize};
 
-use super::codec::Rejected;
+use super::record::Rejected;
 use crate::query::{Accounting, NodeInfo};
 
 /// The account of one instance.
@@ -22,6 +22,7 @@ pub(crate) struct Instance {
     pub rejected_future: u64,
     pub rejected_old: u64,
     pub rejected_limit: u64,
+    pub rejected_invalid: u64,
 }
 
 /// All instances, the longest unseen forgotten beyond a limit.
@@ -62,6 +63,7 @@ impl Instances {
         known.rejected_future = known.rejected_future.saturating_add(rejected.future);
         known.rejected_old = known.rejected_old.saturating_add(rejected.old);
         known.rejected_limit = known.rejected_limit.saturating_add(rejected.limit);
+        known.rejected_invalid = known.rejected_invalid.saturating_add(rejected.invalid);
     }
 
     pub fn nodes(&self) -> Vec<NodeInfo> {
@@ -79,6 +81,7 @@ impl Instances {
                 ("rejected_future", known.rejected_future),
                 ("rejected_old", known.rejected_old),
                 ("rejected_limit", known.rejected_limit),
+                ("rejected_invalid", known.rejected_invalid),
             ];
             let dropped = dropped.into_iter().filter(|(_, count)| *count > 0);
             Accounting {

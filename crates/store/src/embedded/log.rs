@@ -11,22 +11,24 @@ use std::{
     },
 };
 
-use everflame_profile::{Batch, Report};
+use everflame_profile::{Batch, ProfileId, Report};
 use rustc_hash::FxHashSet;
 
 use super::{
     admission::admit,
-    codec::{Rejected, encode_body, encode_record},
-    head::{Applied, Head},
-    segment::{AppendError, MAX_RECORD, Segment, frame},
-    state::{Sealed, Shared, State},
+    dictionary::Mark,
+    frames::Hashes,
+    head::Head,
+    record::{self, MAX_BATCH, Rejected, most_bytes},
+    segment::{AppendError, Segment, frame},
+    state::Shared,
 };
-use crate::{Appended, StoreError};
+use crate::{Append, Appended, StoreError};
 
-/// Bytes that are written as one group.
+/// Bytes of batches that are written as one group.
 const GROUP_BYTES: usize = 64 << 20;
 /// Sealed heads that may wait to be written before appends are refused.
-const SEALED_LIMIT: usize = 2;
+pub(crate) const SEALED_LIMIT: usize = 2;
 
 type Answer<T> = Result<T, StoreError>;
 
@@ -35,9 +37,12 @@ struct Pending {
     received: i64,
     /// What was refused, by profile.
     rejected: Vec<Rejected>,
+    /// Samples that were refused before the store saw them.
+    invalid: u64,
     batch: Batch,
+    hashes: Hashes,
     report: Option<Report>,
-    body: Vec<u8>,
+    bytes: usize,
     answer: SyncSender<Answer<Appended>>,
 }
 
@@ -65,7 +70,7 @@ impl Log {
     }
 
     /// Appends a batch; returns when it is on disk and in the head.
-    pub fn append(&self, shared: &Shared, batch: &Batch, report: Option<&Report>, received: i64) -> Answer<Appended> {
+    pub fn append(&self, shared: &Shared, append: Append) -> Answer<Appended> {
         {
             let mut queue = self.lock();
             refuse_if_poisoned(&queue)?;
@@ -74,23 +79,24 @@ impl Log {
             }
             queue.appends += 1;
         }
-        let answer = self.enqueue(shared, batch, report, received);
+        let answer = self.enqueue(shared, append);
         self.lock().appends -= 1;
         answer
     }
 
-    fn enqueue(&self, shared: &Shared, batch: &Batch, report: Option<&Report>, received: i64) -> Answer<Appended> {
-        let (batch, rejected) = admit(batch, received, shared.options.retention_nanos());
-        let body = encode_body(&batch, report).map_err(StoreError::Unusable)?;
-        if body.len() + (64 << 20) > MAX_RECORD {
+    fn enqueue(&self, shared: &Shared, append: Append) -> Answer<Appended> {
+        let Append { mut batch, invalid, report, received } = append;
+        let rejected = admit(&mut batch, received, shared.options.retention_nanos());
+        let bytes = most_bytes(&batch);
+        if bytes > MAX_BATCH {
             return Err(StoreError::Unusable("the batch is too large for one record: send smaller ones".to_owned()));
         }
+        let hashes = Hashes::of(&batch);
         let (answer, answered) = sync_channel(1);
         {
             let mut queue = self.lock();
             refuse_if_poisoned(&queue)?;
-            let pending = Pending { received, rejected, batch, report: report.cloned(), body, answer };
-            queue.waiting.push_back(pending);
+            queue.waiting.push_back(Pending { received, rejected, invalid, batch, hashes, report, bytes, answer });
         }
         self.wake.notify_one();
         answered.recv().unwrap_or_else(|_| Err(stopped()))
@@ -147,6 +153,8 @@ pub(crate) struct Writer {
     pub log: Arc<Log>,
     pub segments: PathBuf,
     pub segment: Segment,
+    /// What of the head's dictionaries is in the segment.
+    pub logged: Mark,
     /// Called when a head was sealed.
     pub sealed: Box<dyn Fn() + Send>,
 }
@@ -175,9 +183,9 @@ impl Writer {
                 let mut group = Vec::new();
                 let mut bytes = 0;
                 while let Some(next) = queue.waiting.front()
-                    && (group.is_empty() || bytes + next.body.len() <= GROUP_BYTES)
+                    && (group.is_empty() || bytes + next.bytes <= GROUP_BYTES)
                 {
-                    bytes += next.body.len();
+                    bytes += next.bytes;
                     group.extend(queue.waiting.pop_front());
                 }
                 (group, std::mem::take(&mut queue.seals))
@@ -208,42 +216,46 @@ impl Writer {
     }
 
     fn commit(&mut self, group: Vec<Pending>) {
-        let mut fresh = FxHashSet::default();
-        let mut framed = Vec::new();
-        let mut decided = Vec::with_capacity(group.len());
-        let crowded = {
-            let state = self.shared.lock();
-            for pending in &group {
-                let (mut duplicates, mut rejected, mut again) = (Vec::new(), Rejected::default(), 0_u64);
-                for (index, (profile, refused)) in pending.batch.profiles.iter().zip(&pending.rejected).enumerate() {
-                    let known = profile.id.is_some_and(|id| state.window.contains(&id) || !fresh.insert(id));
-                    if known {
-                        // It was counted when it first came, what was refused too.
-                        duplicates.push(index as u32);
-                        again = again.saturating_add(refused.samples());
-                    } else {
-                        rejected.add(refused);
-                    }
+        let mut prepared = Vec::with_capacity(group.len());
+        let mut bodies = Vec::with_capacity(group.len());
+        let mut logged = self.logged;
+        {
+            let mut state = self.shared.lock();
+            let options = &self.shared.options;
+            if state.crowded(options.head_bytes, options.head_rows) {
+                // Blocks cannot be written as fast as samples come (or at all).
+                drop(state);
+                let waiting = group.len();
+                for pending in group {
+                    let _ = pending.answer.send(Err(StoreError::Busy(waiting)));
                 }
-                decided.push((duplicates, rejected, again));
+                return;
             }
-            state.crowded(self.shared.options.head_bytes, self.shared.options.head_rows)
-        };
-        if crowded {
-            // Blocks cannot be written as fast as samples come (or at all).
-            let waiting = group.len();
-            for pending in group {
-                let _ = pending.answer.send(Err(StoreError::Busy(waiting)));
+            let mut fresh = FxHashSet::default();
+            for pending in &group {
+                let (duplicates, rejected, again) =
+                    decide(pending, |id| state.window.contains(id) || !fresh.insert(*id));
+                let head = &mut state.head;
+                let rows = head.prepare(&pending.batch, &pending.hashes, &duplicates, options.series_limit);
+                let report = pending.report.as_ref();
+                let dictionary = (&head.dictionary, &logged);
+                bodies.push(record::body(pending.received, &rejected, report, dictionary, &rows.addition));
+                logged = head.dictionary.mark();
+                prepared.push((rows, rejected, again));
             }
-            return;
         }
-        for (pending, (duplicates, rejected, _)) in group.iter().zip(&decided) {
-            frame(&encode_record(pending.received, rejected, duplicates, &pending.body), &mut framed);
+        let mut framed = Vec::new();
+        for body in bodies {
+            match record::encode(&body) {
+                Ok(record) => frame(&record, &mut framed),
+                Err(error) => return self.poison(group, &error.to_string()),
+            }
         }
         match self.segment.append(&framed) {
             Ok(()) => {}
             Err(AppendError::Full) if group.len() > 1 => {
-                // One by one: the small ones may fit.
+                // One by one: the small ones may fit. The first of them carries what all
+                // have added to the dictionaries.
                 group.into_iter().for_each(|pending| self.commit(vec![pending]));
                 return;
             }
@@ -254,40 +266,22 @@ impl Writer {
                 }
                 return;
             }
-            Err(AppendError::Broken(error)) => {
-                let why = format!(
-                    "the log {} cannot be written ({error}): nothing more is taken until the disk is in order \
-                     and the server has been started again",
-                    self.segment.path().display()
-                );
-                tracing::error!("{why}");
-                self.log.poison(why.clone());
-                for pending in group {
-                    let _ = pending.answer.send(Err(StoreError::Unusable(why.clone())));
-                }
-                return;
-            }
+            Err(AppendError::Broken(error)) => return self.poison(group, &error.to_string()),
         }
+        self.logged = logged;
         let mut answers = Vec::with_capacity(group.len());
         {
             let mut state = self.shared.lock();
             state.log_bytes = self.segment.length();
-            for (pending, (duplicates, rejected, again)) in group.into_iter().zip(decided) {
-                let options = &self.shared.options;
+            for (pending, (prepared, rejected, again)) in group.into_iter().zip(prepared) {
+                let duplicates = prepared.duplicates.saturating_add(again);
                 let report = pending.report.as_ref();
-                let applied = state.apply(
-                    &pending.batch,
-                    report,
-                    pending.received,
-                    &duplicates,
-                    &rejected,
-                    (options.series_limit, options.instances),
-                );
+                let stored = state.apply(prepared, report, pending.received, &rejected, self.shared.options.instances);
                 answers.push((
                     pending.answer,
                     Appended {
-                        stored: applied.stored.iter().fold(0, |sum, count| sum.saturating_add(*count)),
-                        duplicates: applied.duplicates.saturating_add(again),
+                        stored,
+                        duplicates,
                         rejected_future: rejected.future,
                         rejected_old: rejected.old,
                         rejected_limit: rejected.limit,
@@ -298,6 +292,20 @@ impl Writer {
         }
         for (answer, appended) in answers {
             let _ = answer.send(Ok(appended));
+        }
+    }
+
+    /// Nothing more may be promised.
+    fn poison(&self, group: Vec<Pending>, error: &str) {
+        let why = format!(
+            "the log {} cannot be written ({error}): nothing more is taken until the disk is in order \
+             and the server has been started again",
+            self.segment.path().display()
+        );
+        tracing::error!("{why}");
+        self.log.poison(why.clone());
+        for pending in group {
+            let _ = pending.answer.send(Err(StoreError::Unusable(why.clone())));
         }
     }
 
@@ -314,6 +322,7 @@ impl Writer {
             tracing::warn!(%error, "cannot start a segment of the log: the head grows on");
         })?;
         let old = std::mem::replace(&mut self.segment, segment);
+        self.logged = Mark::NEW;
         {
             let mut state = self.shared.lock();
             let head = std::mem::replace(&mut state.head, Head::new(generation));
@@ -326,46 +335,21 @@ impl Writer {
     }
 }
 
-impl State {
-    /// Applies a record: rows, the duplicate window, the sender's account.
-    pub fn apply(
-        &mut self,
-        batch: &Batch,
-        report: Option<&Report>,
-        received: i64,
-        duplicates: &[u32],
-        rejected: &Rejected,
-        (series_limit, instances_limit): (usize, usize),
-    ) -> Applied {
-        let known = self.head.ids.len();
-        let applied = self.head.apply(batch, duplicates, received, series_limit);
-        for id in &self.head.ids[known..] {
-            self.window.insert(*id);
+/// Which profiles of a request were stored before, what of the others was refused, and
+/// the samples refused of those before: they were counted when they first came.
+fn decide(pending: &Pending, mut known: impl FnMut(&ProfileId) -> bool) -> (Vec<u32>, Rejected, u64) {
+    let (mut duplicates, mut rejected, mut again) = (Vec::new(), Rejected::default(), 0_u64);
+    for (index, (profile, refused)) in pending.batch.profiles.iter().zip(&pending.rejected).enumerate() {
+        if profile.id.is_some_and(|id| known(&id)) {
+            duplicates.push(index as u32);
+            again = again.saturating_add(refused.samples());
+        } else {
+            rejected.add(refused);
         }
-        if let Some(report) = report {
-            self.instances.record(report, received, &applied.stored, rejected, instances_limit);
-        }
-        let stored = applied.stored.iter().fold(0_u64, |sum, count| sum.saturating_add(*count));
-        self.stored = self.stored.saturating_add(stored);
-        self.duplicates = self.duplicates.saturating_add(applied.duplicates);
-        self.overflowed = self.overflowed.saturating_add(applied.overflowed);
-        applied
     }
-
-    /// Puts a head among the sealed ones.
-    pub fn seal(&mut self, head: Head) {
-        let sealed =
-            Sealed { generation: head.generation, view: head.view(), ids: head.ids, instances: self.instances.clone() };
-        self.sealed.push_back(Arc::new(sealed));
-    }
-
-    /// Whether memory holds as much as it may: the head is full twice over, or full
-    /// while others wait.
-    fn crowded(&self, bytes: usize, rows: usize) -> bool {
-        let waiting = self.sealed.len() >= SEALED_LIMIT;
-        let (head_bytes, head_rows) = (self.head.bytes(), self.head.rows.len());
-        (waiting && (head_bytes >= bytes || head_rows >= rows)) || head_bytes >= bytes * 2 || head_rows >= rows * 2
-    }
+    // A request comes again as a whole.
+    rejected.invalid = if duplicates.is_empty() { pending.invalid } else { 0 };
+    (duplicates, rejected, again)
 }
 
 fn copy(error: &std::io::Error) -> std::io::Error {

@@ -11,7 +11,7 @@ mod block_writer;
 mod bytes;
 mod cache;
 mod chunked;
-mod codec;
+mod delta;
 mod dictionary;
 mod frames;
 mod groups;
@@ -24,6 +24,8 @@ mod meta;
 mod options;
 mod order;
 mod other_sums;
+mod record;
+mod record_v1;
 mod recovery;
 mod row;
 mod rows_reader;
@@ -43,7 +45,7 @@ use std::{
     thread::JoinHandle,
 };
 
-use everflame_profile::{Batch, Report, Str};
+use everflame_profile::Str;
 
 use self::{
     cache::Cache,
@@ -54,7 +56,7 @@ use self::{
     state::Shared,
 };
 use crate::{
-    Accounting, Appended, Covered, LabelValue, NodeInfo, ProcessInfo, Selection, SeriesSums, StackSums, Store,
+    Accounting, Append, Appended, Covered, LabelValue, NodeInfo, ProcessInfo, Selection, SeriesSums, StackSums, Store,
     StoreError, StoreStats, TypeInfo,
 };
 
@@ -90,11 +92,13 @@ impl Embedded {
         });
         let mut store = Self { shared, log, keeper, threads: Vec::new(), _lock: lock };
         let signal = store.keeper.clone();
+        let logged = store.shared.lock().head.dictionary.mark();
         let writer = Writer {
             shared: store.shared.clone(),
             log: store.log.clone(),
             segments: store.keeper.segments_dir(),
             segment,
+            logged,
             sealed: Box::new(move || signal.signal.work()),
         };
         let keeper = store.keeper.clone();
@@ -151,8 +155,8 @@ impl Embedded {
 }
 
 impl Store for Embedded {
-    fn append(&self, batch: &Batch, report: Option<&Report>, received: i64) -> Result<Appended, StoreError> {
-        self.log.append(&self.shared, batch, report, received)
+    fn take(&self, append: Append) -> Result<Appended, StoreError> {
+        self.log.append(&self.shared, append)
     }
 
     fn stacks(&self, selection: &Selection, group: &[String]) -> Result<StackSums, StoreError> {

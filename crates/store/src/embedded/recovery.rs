@@ -14,10 +14,11 @@ use serde::{Deserialize, Serialize};
 use super::{
     block::Block,
     block_writer::TEMPORARY,
-    codec::Record,
-    head::Head,
+    frames::Hashes,
+    head::{Head, Prepared},
     instances::Instances,
     options::Options,
+    record::Record,
     saved::Saved,
     segment::{self, Segment},
     state::State,
@@ -25,8 +26,8 @@ use super::{
 };
 use crate::StoreError;
 
-/// Version of the directory that is written.
-const FORMAT: u32 = 1;
+/// Version of the directory that is written: 1 had a log of whole batches.
+const FORMAT: u32 = 2;
 
 /// Records that may be decoded ahead of being applied.
 const DECODED_AHEAD: usize = 4;
@@ -148,7 +149,14 @@ fn version(dir: &Path) -> Result<Version, StoreError> {
             dir.display()
         )));
     }
-    serde_json::from_slice(&text).map_err(unreadable)
+    let version: Version = serde_json::from_slice(&text).map_err(unreadable)?;
+    if format == FORMAT {
+        return Ok(version);
+    }
+    // Before anything is written that older programs would take for damage.
+    let version = Version { format: FORMAT, ..version };
+    write_version(dir, &version).map_err(|error| io_error("writing to", dir, error))?;
+    Ok(version)
 }
 
 fn write_version(dir: &Path, version: &Version) -> io::Result<()> {
@@ -229,7 +237,6 @@ fn fill_window(window: &mut Window, blocks: &[Arc<Block>], limit: usize) {
 
 /// Applies what the log has beyond the blocks; returns the segment to write on.
 fn replay(state: &mut State, dir: &Path, in_blocks: u64, in_saved: u64, options: &Options) -> io::Result<Segment> {
-    let limits = (options.series_limit, options.instances);
     let mut last = None;
     for generation in segment::generations(dir)? {
         if generation <= in_blocks.min(in_saved) {
@@ -243,19 +250,31 @@ fn replay(state: &mut State, dir: &Path, in_blocks: u64, in_saved: u64, options:
                 state.seal(older);
             }
         }
+        let mut old = false;
+        let mut apart = Head::new(generation);
         let mut apply = |record: Record| {
-            if rows_are_in_blocks {
-                // The crash came between the block and the accounts: only these are missing.
-                let mut apart = Head::new(generation);
-                let applied = apart.apply(&record.batch, &record.duplicates, record.received, options.series_limit);
-                if let Some(report) = &record.report {
-                    let (received, rejected) = (record.received, &record.rejected);
-                    state.instances.record(report, received, &applied.stored, rejected, options.instances);
+            let head = if rows_are_in_blocks { &mut apart } else { &mut state.head };
+            let (prepared, report, received, rejected) = match record {
+                Record::V1(record) => {
+                    old = true;
+                    let hashes = Hashes::of(&record.batch);
+                    let limit = options.series_limit;
+                    let prepared = head.prepare(&record.batch, &hashes, &record.duplicates, limit);
+                    (prepared, record.report, record.received, record.rejected)
                 }
-                return;
+                Record::V2(record) => {
+                    record.delta.apply(&mut head.dictionary);
+                    let prepared = Prepared { addition: record.addition, ..Prepared::default() };
+                    (prepared, record.report, record.received, record.rejected)
+                }
+            };
+            if !rows_are_in_blocks {
+                state.apply(prepared, report.as_ref(), received, &rejected, options.instances);
+            } else if let Some(report) = report {
+                // The crash came between the block and the accounts: only these are missing.
+                let samples = prepared.addition.samples();
+                state.instances.record(&report, received, &samples, &rejected, options.instances);
             }
-            let (batch, report) = (&record.batch, record.report.as_ref());
-            state.apply(batch, report, record.received, &record.duplicates, &record.rejected, limits);
         };
         // One thread decodes what comes next while this one applies.
         let replayed = std::thread::scope(|scope| {
@@ -277,6 +296,16 @@ fn replay(state: &mut State, dir: &Path, in_blocks: u64, in_saved: u64, options:
         {
             state.sealed_log_bytes += length;
         }
+        if old && !rows_are_in_blocks {
+            // A segment that older versions wrote is not written on.
+            let older = std::mem::replace(&mut state.head, Head::new(generation + 1));
+            state.seal(older);
+        }
+    }
+    if let Some((generation, length)) = last
+        && generation != state.head.generation
+    {
+        state.sealed_log_bytes += length;
     }
     match last {
         Some((generation, length)) if generation == state.head.generation => Segment::open(dir, generation, length),

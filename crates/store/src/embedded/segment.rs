@@ -9,13 +9,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::codec::{Record, decode_record};
+use super::record::{Decoder, Record};
 
 const MAGIC: &[u8; 8] = b"EVFLLOG1";
 const HEADER: u64 = 16;
 
 /// What one record may take on disk.
-pub(crate) const MAX_RECORD: usize = 512 << 20;
+const MAX_RECORD: usize = 2 << 30;
 
 /// A segment that is written to.
 #[derive(Debug)]
@@ -161,6 +161,7 @@ pub(crate) fn replay(dir: &Path, generation: u64, mut each: impl FnMut(Record)) 
     let mut at = HEADER;
     let mut reader = io::BufReader::with_capacity(1 << 20, &file);
     let mut record = Vec::new();
+    let mut decoder = Decoder::default();
     let trouble = loop {
         if at == size {
             break None;
@@ -180,7 +181,7 @@ pub(crate) fn replay(dir: &Path, generation: u64, mut each: impl FnMut(Record)) 
         if crc32fast::hash(&record) != crc {
             break Some("holds a record with a wrong checksum");
         }
-        match decode_record(&record) {
+        match decoder.next(&record) {
             Ok(record) => each(record),
             Err(_) => break Some("holds a record that cannot be read"),
         }
@@ -226,20 +227,30 @@ fn set_aside(file: &mut File, path: &Path, at: u64, size: u64, trouble: &str) ->
 
 #[cfg(test)]
 mod tests {
-    use everflame_profile::Batch;
-
-    use super::{super::codec, *};
+    use super::{
+        super::{
+            dictionary::{Interner, Mark},
+            head::Addition,
+            record::{self, Rejected},
+        },
+        *,
+    };
 
     fn record(received: i64) -> Vec<u8> {
-        let body = codec::encode_body(&Batch::default(), None).unwrap();
+        let empty = Addition::default();
+        let body = record::body(received, &Rejected::default(), None, (&Interner::new(), &Mark::NEW), &empty);
         let mut framed = Vec::new();
-        frame(&codec::encode_record(received, &codec::Rejected::default(), &[], &body), &mut framed);
+        frame(&record::encode(&body).unwrap(), &mut framed);
         framed
     }
 
     fn read(dir: &Path) -> (Vec<i64>, Replayed) {
         let mut seen = Vec::new();
-        let replayed = replay(dir, 1, |record| seen.push(record.received)).unwrap();
+        let each = |record| match record {
+            Record::V2(record) => seen.push(record.received),
+            Record::V1(_) => panic!("nobody wrote that"),
+        };
+        let replayed = replay(dir, 1, each).unwrap();
         (seen, replayed)
     }
 

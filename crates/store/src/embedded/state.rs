@@ -6,14 +6,16 @@ use std::{
     sync::{Arc, Mutex, MutexGuard},
 };
 
-use everflame_profile::ProfileId;
+use everflame_profile::{ProfileId, Report};
 
 use super::{
     block::Block,
     cache::Cache,
-    head::{Head, HeadView},
+    head::{Head, HeadView, Prepared},
     instances::Instances,
+    log::SEALED_LIMIT,
     options::Options,
+    record::Rejected,
     scan::{Snapshot, Source},
     segment::is_full,
     window::Window,
@@ -47,6 +49,48 @@ pub(crate) struct State {
     pub expired: u64,
     pub torn_records: u64,
     pub overflowed: u64,
+}
+
+impl State {
+    /// Applies a record that is in the log: rows, the duplicate window, the sender's
+    /// account. Returns the samples stored.
+    pub fn apply(
+        &mut self,
+        prepared: Prepared,
+        report: Option<&Report>,
+        received: i64,
+        rejected: &Rejected,
+        instances_limit: usize,
+    ) -> u64 {
+        let samples = prepared.addition.samples();
+        for id in &prepared.addition.ids {
+            self.window.insert(*id);
+        }
+        self.head.add(prepared.addition, received);
+        if let Some(report) = report {
+            self.instances.record(report, received, &samples, rejected, instances_limit);
+        }
+        let stored = samples.iter().fold(0_u64, |sum, count| sum.saturating_add(*count));
+        self.stored = self.stored.saturating_add(stored);
+        self.duplicates = self.duplicates.saturating_add(prepared.duplicates);
+        self.overflowed = self.overflowed.saturating_add(prepared.overflowed);
+        stored
+    }
+
+    /// Puts a head among the sealed ones.
+    pub fn seal(&mut self, head: Head) {
+        let sealed =
+            Sealed { generation: head.generation, view: head.view(), ids: head.ids, instances: self.instances.clone() };
+        self.sealed.push_back(Arc::new(sealed));
+    }
+
+    /// Whether memory holds as much as it may: the head is full twice over, or full
+    /// while others wait.
+    pub fn crowded(&self, bytes: usize, rows: usize) -> bool {
+        let waiting = self.sealed.len() >= SEALED_LIMIT;
+        let (head_bytes, head_rows) = (self.head.bytes(), self.head.rows.len());
+        (waiting && (head_bytes >= bytes || head_rows >= rows)) || head_bytes >= bytes * 2 || head_rows >= rows * 2
+    }
 }
 
 /// Everything that is shared.
