@@ -7,6 +7,7 @@ use everflame_agent::{Agent, AgentConfig, Sampler, SamplerOptions};
 
 use crate::{
     WrongUse,
+    client::is_http_url,
     options::{AgentOptions, SamplingOptions},
     server,
 };
@@ -21,6 +22,9 @@ pub fn run(options: AgentOptions) -> anyhow::Result<()> {
         });
     }
     let endpoint = endpoint(options.endpoint.as_deref())?;
+    // Signals are heard from the start: what began is ended in order.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let stop = runtime.block_on(async { server::stop(options.duration) })?;
     let sampler = Sampler::load(&sampler_options(options.rate, &options.sampling))?;
     let mut config = AgentConfig {
         endpoint,
@@ -35,10 +39,7 @@ pub fn run(options: AgentOptions) -> anyhow::Result<()> {
     }
     seed_credentials(&mut config)?;
     let agent = Agent::start(sampler, config)?;
-    tokio_block(async {
-        server::stop(options.duration)?.await;
-        Ok(())
-    })?;
+    runtime.block_on(stop);
     agent.stop();
     Ok(())
 }
@@ -73,6 +74,9 @@ fn endpoint(given: Option<&str>) -> anyhow::Result<String> {
     if !with_scheme.starts_with("http://") {
         let message = format!("--endpoint {with_scheme}: only http:// is in this version");
         return Err(WrongUse(message).into());
+    }
+    if !is_http_url(&with_scheme) {
+        return Err(WrongUse(format!("--endpoint {with_scheme}: give http://HOST:PORT")).into());
     }
     Ok(with_scheme.trim_end_matches('/').to_owned())
 }

@@ -5,10 +5,19 @@ use std::{fs, path::Path, time::Duration};
 use anyhow::{Context, bail};
 use ureq::Agent;
 
+use crate::WrongUse;
+
 /// Longest wait for an answer.
 const TIMEOUT: Duration = Duration::from_secs(60);
 /// Largest answer read.
 const ANSWER_LIMIT: u64 = 1 << 30;
+
+/// Whether text is `http://` with a host.
+pub fn is_http_url(text: &str) -> bool {
+    text.parse::<http::Uri>().is_ok_and(|uri| {
+        uri.scheme_str() == Some("http") && uri.authority().is_some_and(|authority| !authority.host().is_empty())
+    })
+}
 
 /// A server and how to get in.
 #[derive(Debug)]
@@ -21,8 +30,13 @@ pub struct Client {
 impl Client {
     /// A client of the server at `base`.
     pub fn new(base: &str, token_file: Option<&Path>) -> anyhow::Result<Self> {
+        let base = if base.contains("://") { base.to_owned() } else { format!("http://{base}") };
         if base.starts_with("https://") {
-            bail!("{base}: TLS is not in this version; use http:// over a network you trust");
+            let message = format!("--server {base}: TLS is not in this version; use http:// over a network you trust");
+            return Err(WrongUse(message).into());
+        }
+        if !is_http_url(&base) {
+            return Err(WrongUse(format!("--server {base}: give http://HOST:PORT")).into());
         }
         let token = match token_file {
             Some(path) => Some(
@@ -50,7 +64,12 @@ impl Client {
         let status = response.status();
         let value: serde_json::Value = serde_json::from_str(&body).unwrap_or_default();
         if !status.is_success() {
-            bail!("the server answers {status}: {}", value["error"]["message"].as_str().unwrap_or(&body));
+            let said = value["error"]["message"].as_str().unwrap_or(&body);
+            // What the server finds wrong in a request was written on our command line.
+            if status.as_u16() == 400 {
+                return Err(WrongUse(said.to_owned()).into());
+            }
+            bail!("the server answers {status}: {said}");
         }
         Ok(value)
     }

@@ -25,8 +25,12 @@ pub fn parse() -> anyhow::Result<Cli> {
 
 /// Help and version are printed; what is wrong becomes one line that says what to do.
 fn one_line(error: clap::Error) -> anyhow::Error {
-    if !error.use_stderr() || error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+    if !error.use_stderr() {
         error.exit();
+    }
+    // What clap answers to a missing command is the whole help.
+    if matches!(error.kind(), ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand | ErrorKind::MissingSubcommand) {
+        return anyhow::anyhow!("say which command to run (see `everflame --help`)");
     }
     let text = error.to_string();
     let lines =

@@ -33,7 +33,7 @@ fn main() -> ExitCode {
         return wrong_use(&format!("{e:#}"));
     }
     let done = match cli.command {
-        Command::Up(options) => up::run(options),
+        Command::Up(options) => up::run(options, &cli.log),
         Command::Agent(options) => agent::run(options),
         Command::Server(options) => server::run(options),
         Command::Record(options) => return record::run(options).unwrap_or_else(failed),

@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// Sees what every process spends its time on, with nothing changed in any process.
 #[derive(Debug, Parser)]
-#[command(name = "everflame", version, max_term_width = 100, arg_required_else_help = true)]
+#[command(name = "everflame", version, propagate_version = true, max_term_width = 100)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -70,7 +70,7 @@ pub struct SamplingOptions {
     #[arg(long, value_name = "MICROSECONDS", env = "EVERFLAME_TIME_LIMIT_US", default_value_t = 10_000)]
     pub time_limit_us: u64,
     /// Do not read OTEL_SERVICE_NAME from the environment of processes
-    #[arg(long, env = "EVERFLAME_NO_SERVICE_ENV")]
+    #[arg(long, env = "EVERFLAME_NO_SERVICE_ENV", value_parser = clap::builder::BoolishValueParser::new())]
     pub no_service_env: bool,
 }
 

@@ -3,7 +3,10 @@
 
 use std::{
     fs::{self, File},
-    os::unix::{fs::chown, process::CommandExt},
+    os::unix::{
+        fs::{MetadataExt, lchown},
+        process::CommandExt,
+    },
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
@@ -17,6 +20,16 @@ const DATA_ON_STDIN: &str = "EVERFLAME_INTERNAL_DATA_ON_STDIN";
 
 /// Set for a server that is a part of `up`: it ends when the sampler does, however that ends.
 pub const ENDS_WITH_PARENT: &str = "EVERFLAME_INTERNAL_ENDS_WITH_PARENT";
+
+/// What such a server ends on, and on nothing else: a terminal's Ctrl-C and a service manager's
+/// SIGTERM reach every process of `up` at once, but the server must outlast the sampler, which
+/// has its last samples to hand over.
+pub const PARENT_ENDS: rustix::process::Signal = rustix::process::Signal::USR1;
+
+/// Whether this process is a server that is a part of `up`.
+pub fn is_part() -> bool {
+    std::env::var_os(ENDS_WITH_PARENT).is_some()
+}
 
 /// Whether this process is root.
 pub fn is_root() -> bool {
@@ -41,18 +54,19 @@ pub fn prepare_data(data: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// What is `nobody`'s already is left alone with all that is in it: in such a directory others
+/// could put something else in the place of what was looked at. So the content goes first.
 fn give_away(path: &Path) -> std::io::Result<()> {
-    use std::os::unix::fs::MetadataExt;
     let facts = fs::symlink_metadata(path)?;
-    if facts.uid() != NOBODY && !facts.is_symlink() {
-        chown(path, Some(NOBODY), Some(NOBODY))?;
+    if facts.uid() == NOBODY || facts.is_symlink() {
+        return Ok(());
     }
     if facts.is_dir() {
         for entry in fs::read_dir(path)? {
             give_away(&entry?.path())?;
         }
     }
-    Ok(())
+    lchown(path, Some(NOBODY), Some(NOBODY))
 }
 
 /// A command that runs this program again as `nobody`, its room of the data directory on
@@ -73,8 +87,8 @@ pub fn unprivileged(data: &Path) -> anyhow::Result<Command> {
 pub fn enter(data: &Path) -> anyhow::Result<(PathBuf, PathBuf)> {
     if let Some(name) = std::env::var_os(DATA_ON_STDIN) {
         std::env::set_current_dir("/proc/self/fd/0").context("the data directory was not handed over")?;
-        if std::env::var_os(ENDS_WITH_PARENT).is_some() {
-            let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM));
+        if is_part() {
+            let _ = rustix::process::set_parent_process_death_signal(Some(PARENT_ENDS));
         }
         return Ok((PathBuf::from("."), PathBuf::from(name)));
     }

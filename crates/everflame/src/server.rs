@@ -32,8 +32,10 @@ pub fn run(options: ServerOptions) -> anyhow::Result<()> {
             ..Config::new(options.listen, &data)
         };
         let server = Server::bind(config, Arc::clone(&store))?;
+        // Heard from before anyone can know that we are there.
+        let stop = stop(options.duration)?;
         announce(&server.local_addr().to_string());
-        server.serve(stop(options.duration)?).await?;
+        server.serve(stop).await?;
         anyhow::Ok(())
     })?;
     drop(runtime);
@@ -48,10 +50,13 @@ pub fn announce(address: &str) {
     let _ = writeln!(out, "everflame is ready: http://{address}").and_then(|()| out.flush());
 }
 
-/// Ready when SIGTERM or Ctrl-C comes, or when the duration is over.
+/// Ready when SIGTERM or Ctrl-C comes, or when the duration is over; in a part of `up`, when
+/// `up` says so.
 pub fn stop(duration: Option<f64>) -> anyhow::Result<impl Future<Output = ()> + Send + 'static> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut parent = signal(SignalKind::user_defined1())?;
+    let part = privileges::is_part();
     let over = async move {
         match duration {
             Some(seconds) => tokio::time::sleep(Duration::from_secs_f64(seconds)).await,
@@ -60,8 +65,9 @@ pub fn stop(duration: Option<f64>) -> anyhow::Result<impl Future<Output = ()> + 
     };
     Ok(async move {
         tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
+            _ = terminate.recv(), if !part => {}
+            _ = interrupt.recv(), if !part => {}
+            _ = parent.recv(), if part => {}
             () = over => {}
         }
     })

@@ -20,10 +20,13 @@ const READY_WITHIN: Duration = Duration::from_secs(60);
 const END_WITHIN: Duration = Duration::from_secs(30);
 
 /// Runs until it is told to stop, the duration is over, or the server ends.
-pub fn run(options: UpOptions) -> anyhow::Result<()> {
+pub fn run(options: UpOptions, log: &str) -> anyhow::Result<()> {
+    // Signals are heard from the start: what began is ended in order.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let stop = runtime.block_on(async { server::stop(options.duration) })?;
     let sampler = Sampler::load(&agent::sampler_options(options.rate, &options.sampling))?;
     privileges::prepare_data(&options.data)?;
-    let mut child = start_server(&options)?;
+    let mut child = start_server(&options, log)?;
     let address = match ready_address(&mut child) {
         Ok(address) => address,
         Err(e) => {
@@ -42,7 +45,7 @@ pub fn run(options: UpOptions) -> anyhow::Result<()> {
     let outcome = match agent {
         Ok(agent) => {
             server::announce(&address.to_string());
-            let outcome = wait(&mut child, options.duration);
+            let outcome = runtime.block_on(wait(&mut child, stop));
             agent.stop();
             outcome
         }
@@ -52,7 +55,7 @@ pub fn run(options: UpOptions) -> anyhow::Result<()> {
     outcome
 }
 
-fn start_server(options: &UpOptions) -> anyhow::Result<Child> {
+fn start_server(options: &UpOptions, log: &str) -> anyhow::Result<Child> {
     let mut command = privileges::unprivileged(&options.data)?;
     command.arg("server").arg("--listen").arg(options.listen.to_string());
     command.arg("--data").arg(&options.data);
@@ -61,9 +64,7 @@ fn start_server(options: &UpOptions) -> anyhow::Result<Child> {
     if !options.allowed_hosts.is_empty() {
         command.args(["--allowed-hosts", &options.allowed_hosts.join(",")]);
     }
-    if let Some(log) = std::env::args().skip_while(|a| a != "--log").nth(1) {
-        command.args(["--log", &log]);
-    }
+    command.args(["--log", log]);
     // What the server is to know was said above; `up`'s own length is not for it.
     command.env(privileges::ENDS_WITH_PARENT, "1");
     command.env_remove("EVERFLAME_DURATION").env_remove("EVERFLAME_CONFIG").env_remove("EVERFLAME_DATA");
@@ -98,29 +99,25 @@ fn reachable(mut address: SocketAddr) -> SocketAddr {
     address
 }
 
-fn wait(child: &mut Child, duration: Option<f64>) -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
-        let stop = server::stop(duration)?;
-        tokio::pin!(stop);
-        let mut tick = tokio::time::interval(Duration::from_millis(500));
-        loop {
-            tokio::select! {
-                () = &mut stop => return Ok(()),
-                _ = tick.tick() => {
-                    if let Some(status) = child.try_wait()? {
-                        bail!("the server ended ({status}): see its messages above");
-                    }
+async fn wait(child: &mut Child, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
+    tokio::pin!(stop);
+    let mut tick = tokio::time::interval(Duration::from_millis(500));
+    loop {
+        tokio::select! {
+            () = &mut stop => return Ok(()),
+            _ = tick.tick() => {
+                if let Some(status) = child.try_wait()? {
+                    bail!("the server ended ({status}): see its messages above");
                 }
             }
         }
-    })
+    }
 }
 
 fn end(child: &mut Child) -> anyhow::Result<()> {
     if child.try_wait()?.is_none() {
         let pid = rustix::process::Pid::from_child(child);
-        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+        let _ = rustix::process::kill_process(pid, privileges::PARENT_ENDS);
     }
     let until = Instant::now() + END_WITHIN;
     while Instant::now() < until {

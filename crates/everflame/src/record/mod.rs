@@ -31,9 +31,9 @@ pub fn run(options: RecordOptions) -> anyhow::Result<ExitCode> {
     let mut target = Target::choose(&options)?;
     let sampler = Sampler::load(&sampler)?;
     let mut recorder = Recorder::start(sampler, agent::config(&options.sampling))?;
+    let asked_to_stop = stop_flag(options.duration)?;
     target.start(&recorder)?;
 
-    let asked_to_stop = stop_flag(options.duration)?;
     let begin = Instant::now();
     while !asked_to_stop.load(Ordering::Relaxed) && !target.is_over()? {
         recorder.turn(TURN)?;

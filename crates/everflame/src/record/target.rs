@@ -85,8 +85,12 @@ impl Target {
     }
 }
 
+/// Whether a process is there and has not ended: one that nobody has waited for yet has no
+/// threads but its first.
 fn alive(pid: u32) -> bool {
-    fs::metadata(format!("/proc/{pid}")).is_ok()
+    let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else { return false };
+    let ended = stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with(['Z', 'X']));
+    !ended || fs::read_dir(format!("/proc/{pid}/task")).is_ok_and(|threads| threads.count() > 1)
 }
 
 /// The processes and all that descend from them now.

@@ -78,10 +78,9 @@ fn svg(folded: &str) -> anyhow::Result<Vec<u8>> {
 /// The answer that the server would give: by the server's own code, on a store that is
 /// thrown away.
 fn json(recording: &Recording) -> anyhow::Result<Vec<u8>> {
-    let dir = std::env::temp_dir().join(format!("everflame-record-{}", std::process::id()));
-    let result = json_in(recording, &dir);
-    let _ = std::fs::remove_dir_all(&dir);
-    result
+    // Of a name that nobody can know before, and for our eyes only: we may be root.
+    let dir = tempfile::tempdir().context("cannot make a directory for what is thrown away: set TMPDIR")?;
+    json_in(recording, dir.path())
 }
 
 fn json_in(recording: &Recording, dir: &Path) -> anyhow::Result<Vec<u8>> {
