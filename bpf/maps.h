@@ -92,7 +92,10 @@ struct {
     __type(value, struct control);
 } control SEC(".maps");
 
-/* Processes to sample where the options say so (`record`); children are added by fork. */
+/* Processes to sample where the options say so (`record`); children are added by fork. One
+ * that ends keeps its mark while the kernel takes it down. */
+#define WANTED 1
+#define WANTED_ENDS 2
 struct {
     __uint(type, BPF_MAP_TYPE_HASH);
     __uint(max_entries, 4096);
