@@ -100,7 +100,9 @@ fn a_configured_name_is_let_in() {
 #[test]
 fn paths_methods_and_types_that_are_not_there() {
     let (_directory, server) = running();
-    for path in ["/api/v1/nothing", "/api", "/api/v2/top", "/missing.js", "/assets/none.css"] {
+    for path in
+        ["/api/v1/nothing", "/api", "/api/v2/top", "/missing.js", "/assets/none.css", "/nothing", "/../etc/passwd"]
+    {
         server.get(path).refuses(404, "not_found");
     }
     server.request("POST", "/nothing", &[], b"").refuses(404, "not_found");
@@ -126,7 +128,9 @@ fn paths_methods_and_types_that_are_not_there() {
         }
         None => assert!(text.contains("run make build"), "{text}"),
     }
-    assert_eq!(server.get("/some/view/of/the/page").status, 200);
+    for path in ["/api/v1/labels/%ff/values", "/api/v1/symbols/%ff"] {
+        server.get(path).refuses(400, "bad_request");
+    }
     assert_eq!(
         server.get("/api/v1/types").headers.get("x-content-type-options").map(|v| v.as_bytes()),
         Some(&b"nosniff"[..])

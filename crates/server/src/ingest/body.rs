@@ -22,6 +22,8 @@ pub const HELD_BYTES: usize = 768 << 20;
 /// Bytes of a body beyond its limit that are read and thrown away, so that a sender
 /// that writes before it reads still hears why it was refused.
 pub const DRAINED_BYTES: usize = 256 << 20;
+/// Time in which such a sender must go on, before it is answered all the same.
+pub const DRAIN_PATIENCE: Duration = Duration::from_secs(2);
 /// Largest window of a zstd frame, as a power of two.
 const ZSTD_WINDOW_LOG: u32 = 26;
 
@@ -93,7 +95,10 @@ impl Budget {
         let mut held = Held { budget: self, bytes: Vec::new(), reserved: 0 };
         let mut drained = 0;
         if announced.is_some_and(|length| length > limit) {
-            drain(&mut body, &mut drained).await;
+            // What would not be read to its end need not be begun.
+            if announced.is_some_and(|length| length <= limit + DRAINED_BYTES) {
+                drain(&mut body, &mut drained).await;
+            }
             return Err(over(limit));
         }
         while let Some(frame) = body.frame().await {
@@ -168,7 +173,7 @@ fn capped(
 }
 
 async fn drain(body: &mut Body, drained: &mut usize) {
-    while let Some(Ok(frame)) = body.frame().await {
+    while let Ok(Some(Ok(frame))) = tokio::time::timeout(DRAIN_PATIENCE, body.frame()).await {
         *drained += frame.data_ref().map_or(0, bytes::Bytes::len);
         if *drained > DRAINED_BYTES {
             return;
@@ -201,6 +206,34 @@ mod tests {
         assert_eq!(read(91).await.expect_err("over the limit of one").code, "too_large");
         assert!(read(90).await.is_ok());
         assert_eq!(budget.held.load(Ordering::Relaxed), 0);
+    }
+
+    #[tokio::test]
+    async fn a_sender_that_announces_too_much_and_stops_hears_so() {
+        let budget = Budget::new(100);
+        for length in ["91", "99999999999999"] {
+            let headers = HeaderMap::from_iter([(header::CONTENT_LENGTH, length.parse().expect("a number"))]);
+            assert_eq!(
+                budget.read(Body::new(Silent), &headers, 90).await.expect_err("too long").code,
+                "too_large",
+                "{length}"
+            );
+        }
+    }
+
+    /// A body that never comes.
+    struct Silent;
+
+    impl axum::body::HttpBody for Silent {
+        type Data = bytes::Bytes;
+        type Error = std::convert::Infallible;
+
+        fn poll_frame(
+            self: std::pin::Pin<&mut Self>,
+            _: &mut std::task::Context<'_>,
+        ) -> std::task::Poll<Option<Result<hyper::body::Frame<Self::Data>, Self::Error>>> {
+            std::task::Poll::Pending
+        }
     }
 
     #[test]

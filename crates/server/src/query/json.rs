@@ -49,7 +49,12 @@ pub fn seconds(nanos: i64) -> serde_json::Number {
     if nanos % SECOND == 0 {
         return (nanos / SECOND).into();
     }
-    serde_json::Number::from_f64(nanos as f64 / SECOND as f64).unwrap_or_else(|| 0.into())
+    // By its digits: nanoseconds since 1970 have more of them than a double, so that a division
+    // would round twice.
+    let mut text = Json::default();
+    text.seconds(nanos);
+    let seconds = String::from_utf8_lossy(&text.bytes).parse().unwrap_or(nanos as f64 / SECOND as f64);
+    serde_json::Number::from_f64(seconds).unwrap_or_else(|| 0.into())
 }
 
 /// Bytes of JSON under way.
@@ -159,6 +164,14 @@ mod tests {
         assert_eq!(written(1_500_000_000), "1.5");
         assert_eq!(written(-1), "-0.000000001");
         assert_eq!(written(i64::MIN), "-9223372036.854775808");
+    }
+
+    #[test]
+    fn seconds_as_numbers_are_the_nearest_ones() {
+        assert_eq!(seconds(1_795_559_324_438_000_000).to_string(), "1795559324.438");
+        assert_eq!(seconds(1_795_473_923_601_000_000).to_string(), "1795473923.601");
+        assert_eq!(seconds(-1_500_000_000).to_string(), "-1.5");
+        assert_eq!(seconds(2_000_000_000).to_string(), "2");
     }
 
     #[test]

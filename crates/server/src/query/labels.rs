@@ -1,10 +1,13 @@
 //! `GET /api/v1/labels` and `/api/v1/labels/NAME/values`.
 
 use axum::http::Uri;
-use everflame_store::{Selection, Store, resolve_label};
+use everflame_store::{Selection, Store};
 use serde_json::{Value, json};
 
-use super::{covered, params::Params};
+use super::{
+    covered,
+    params::{Params, label},
+};
 use crate::web::error::ApiError;
 
 /// Values in an answer unless said.
@@ -44,7 +47,7 @@ impl Values {
     pub fn new(name: &str, uri: &Uri) -> Result<Self, ApiError> {
         let params = Params::new(uri)?;
         let limit = params.number("limit", DEFAULT_VALUES)?;
-        Ok(Self { selection: params.selection()?, name: resolve_label(name), limit })
+        Ok(Self { selection: params.selection()?, name: label(name), limit })
     }
 
     /// Answers from the store. Blocks.

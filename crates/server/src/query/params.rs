@@ -107,7 +107,7 @@ impl Params {
         let labels: Vec<String> = (self.raw("group").unwrap_or("process").split(','))
             .map(str::trim)
             .filter(|name| !name.is_empty())
-            .map(resolve_label)
+            .map(label)
             .collect();
         if labels.len() > MAX_GROUP_LABELS {
             return Err(ApiError::bad_request(format!("group names more than {MAX_GROUP_LABELS} labels: name fewer")));
@@ -117,12 +117,26 @@ impl Params {
 
     /// The label of `by`.
     pub fn by(&self) -> Option<String> {
-        self.get("by").map(resolve_label)
+        self.get("by").map(label)
     }
+}
+
+/// The attribute that a written label stands for; quoted as in a query or not.
+pub fn label(text: &str) -> String {
+    let quoted = text.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
+    resolve_label(quoted.unwrap_or(text))
 }
 
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn labels_may_be_quoted() {
+        assert_eq!(label("pod"), "k8s.pod.name");
+        assert_eq!(label("\"team.name\""), "team.name");
+        assert_eq!(label("\"pod\""), "k8s.pod.name");
+        assert_eq!(label("\""), "\"");
+    }
+
     use super::*;
 
     fn params(query: &str) -> Params {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::{
     body::Body,
-    extract::{Path, Request, State},
+    extract::{Path, Request, State, rejection::PathRejection},
     http::{HeaderValue, Response, StatusCode, Uri, header},
 };
 
@@ -21,6 +21,8 @@ use crate::{
 
 type Answer = Result<Response<Body>, ApiError>;
 type Shared = State<Arc<App>>;
+/// The variable part of a path.
+type Named = Result<Path<String>, PathRejection>;
 
 /// The tree of a flame graph.
 pub async fn flamegraph(State(app): Shared, uri: Uri) -> Answer {
@@ -58,7 +60,8 @@ pub async fn labels(State(app): Shared, uri: Uri) -> Answer {
 }
 
 /// Values of a label.
-pub async fn label_values(State(app): Shared, Path(name): Path<String>, uri: Uri) -> Answer {
+pub async fn label_values(State(app): Shared, name: Named, uri: Uri) -> Answer {
+    let Path(name) = name.map_err(not_text)?;
     let request = label::Values::new(&name, &uri)?;
     app.query(move |app| request.answer(&*app.store)).await.map(json)
 }
@@ -86,14 +89,16 @@ pub async fn symbols(State(app): Shared, uri: Uri) -> Answer {
 }
 
 /// One executable.
-pub async fn symbol(State(app): Shared, Path(id): Path<String>) -> Answer {
+pub async fn symbol(State(app): Shared, id: Named) -> Answer {
+    let Path(id) = id.map_err(not_text)?;
     let found = app.query(move |app| Ok(app.symbols.get(&id))).await?;
     let found = found.ok_or_else(|| ApiError::not_found("no index of this executable: PUT one here"))?;
     Ok(json(executables::about(&found).to_string().into_bytes()))
 }
 
 /// Takes an index.
-pub async fn put_symbols(State(app): Shared, Path(id): Path<String>, request: Request) -> Answer {
+pub async fn put_symbols(State(app): Shared, id: Named, request: Request) -> Answer {
+    let Path(id) = id.map_err(not_text)?;
     let (parts, body) = request.into_parts();
     let encoding = Encoding::of(&parts.headers)?;
     let mut held = app.budget.read(body, &parts.headers, MAX_INDEX_BYTES).await?;
@@ -132,6 +137,10 @@ pub async fn metrics(State(app): Shared) -> Answer {
     let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
     response.headers_mut().insert(header::CONTENT_TYPE, kind);
     Ok(response)
+}
+
+fn not_text(rejection: PathRejection) -> ApiError {
+    ApiError::bad_request(format!("the path cannot be read: {rejection}: send UTF-8, percent-encoded"))
 }
 
 fn json(bytes: Vec<u8>) -> Response<Body> {

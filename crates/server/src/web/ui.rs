@@ -24,15 +24,13 @@ const NOT_BUILT: &str = "<!doctype html><html lang=\"en\"><title>Everflame</titl
     <h1>ui not built: run make build</h1>\
     <p>The API answers: <a href=\"/api/v1/types\">/api/v1/types</a>.</p></html>";
 
-/// A file of the application, or its one page for every path that the page routes.
+/// A file of the application; its one page stands at `/`.
 pub async fn file(uri: Uri) -> Result<Response<Body>, ApiError> {
     let path = uri.path().trim_start_matches('/');
     if let Some(file) = Files::get(path).filter(|_| !path.is_empty()) {
         return Ok(answer(path, file));
     }
-    let last = path.rsplit('/').next().unwrap_or("");
-    let machine = ["api/", "v1development/", "opentelemetry."].iter().any(|start| path.starts_with(start));
-    if machine || path == "api" || last.contains('.') {
+    if !path.is_empty() && path != INDEX {
         return Err(ApiError::not_found(format!(
             "there is no /{}: docs/api.md lists what there is",
             path.chars().take(100).collect::<String>()
