@@ -108,6 +108,7 @@ impl Agent {
     pub fn stop(mut self) {
         self.stopping.store(true, Ordering::Relaxed);
         let pins = self.pipeline.take().and_then(|pipeline| pipeline.join().ok());
+        let until = Instant::now() + FLUSH_WITHIN;
         let stopped = self.exporter.stop(FLUSH_WITHIN);
         match pins {
             None => tracing::error!("the thread that reads samples panicked: its last samples are lost"),
@@ -115,7 +116,7 @@ impl Agent {
             Some(mut pins) if stopped.delivered => pins.forget_own(),
             Some(_) => tracing::warn!("the server did not take everything: {} batches wait in the spool", stopped.left),
         }
-        self.symbols.flush(FLUSH_WITHIN);
+        self.symbols.flush(until.saturating_duration_since(Instant::now()));
     }
 }
 

@@ -6,7 +6,7 @@ use std::{
     io::{self, Read},
     os::{
         fd::{AsFd, OwnedFd},
-        unix::net::UnixStream,
+        unix::{net::UnixStream, process::CommandExt},
     },
     path::PathBuf,
     process::{Child, Command, Stdio},
@@ -111,6 +111,10 @@ impl Worker {
         if request.size > MAX_FILE {
             return Err(WorkerError::Refused(format!("{} bytes are more than {MAX_FILE}", request.size)));
         }
+        // One that ended while nobody asked it anything did not end over this file.
+        if self.running.as_mut().is_some_and(|running| !matches!(running.child.try_wait(), Ok(None))) {
+            self.running = None;
+        }
         if self.running.is_none() {
             self.running = Some(start(&self.command).map_err(WorkerError::Start)?);
             self.starts += 1;
@@ -149,6 +153,8 @@ fn start(command: &WorkerCommand) -> io::Result<Running> {
         .stdin(Stdio::from(OwnedFd::from(theirs)))
         .stdout(Stdio::null())
         .stderr(Stdio::null())
+        // A terminal's Ctrl-C is for us: there is something to finish, and that needs the worker.
+        .process_group(0)
         .spawn()?;
     Ok(Running { child, socket })
 }

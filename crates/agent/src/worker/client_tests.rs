@@ -79,6 +79,17 @@ fn a_worker_that_hangs_is_ended() {
 }
 
 #[test]
+fn a_worker_that_ended_between_two_files_did_not_end_over_the_second() {
+    let mut worker = worker(PATIENCE);
+    assert_eq!(ask(&mut worker, b"echo", Wish::Fault).unwrap(), b"echo");
+    let child = &mut worker.running.as_mut().unwrap().child;
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert_eq!(ask(&mut worker, b"echo", Wish::Fault).unwrap(), b"echo");
+    assert_eq!(worker.starts(), 2);
+}
+
+#[test]
 fn it_has_no_rights() {
     let mut worker = worker(PATIENCE);
     let answer = ask(&mut worker, b"break out", Wish::Fault).unwrap();
