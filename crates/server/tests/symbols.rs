@@ -1,8 +1,12 @@
 //! The symbol directory within its bounds, over restarts, and beside broken files.
 
-use std::{path::Path, sync::atomic::Ordering};
+use std::{
+    path::Path,
+    process::Command,
+    sync::{Arc, atomic::Ordering},
+};
 
-use everflame_profile::ContentId;
+use everflame_profile::{ContentId, Mapping};
 use everflame_server::symbols::{Limits, Put, Source, Symbols};
 
 /// Indexes of different content: this program with other bytes in its symbol table.
@@ -46,6 +50,59 @@ fn the_longest_unused_go_when_it_is_full() {
     let symbols = Symbols::open(directory.path(), limits).expect("a directory");
     assert_eq!(symbols.put(&made[0].0, &made[0].1).expect("stored"), Put::Created);
     assert!(symbols.stored().0 <= bytes);
+}
+
+/// The index of a small program, and that of the same program stripped: other content, the
+/// same build id.
+fn whole_and_stripped(directory: &Path) -> [Vec<u8>; 2] {
+    let (whole, stripped) = (directory.join("whole"), directory.join("stripped"));
+    let run = |program: &str, arguments: &[&std::ffi::OsStr]| {
+        let status = Command::new(program).args(arguments).current_dir(directory).status();
+        assert!(status.expect("the tool is there").success(), "{program}");
+    };
+    let source = "int named_function(int x) { return x + 1; } int main(void) { return named_function(-1); }";
+    std::fs::write(directory.join("a.c"), source).expect("written");
+    run("cc", &["-O1", "-fno-inline", "-Wl,--build-id", "-o", "whole", "a.c"].map(AsRef::as_ref));
+    run("objcopy", &["--strip-all", "whole", "stripped"].map(AsRef::as_ref));
+    [whole, stripped].map(|path| {
+        let bytes = std::fs::read(path).expect("read");
+        everflame_symbols::build_index(&bytes, "program", &Default::default()).expect("an index")
+    })
+}
+
+#[test]
+fn an_operators_debug_file_names_what_runs_stripped() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let [whole, stripped] = whole_and_stripped(directory.path());
+    let parsed = |bytes: &[u8]| {
+        let index = everflame_symbols::Index::parse(bytes).expect("an index");
+        (index.content_id(), index.build_id().to_owned())
+    };
+    let ((whole_id, build_id), (stripped_id, stripped_build_id)) = (parsed(&whole), parsed(&stripped));
+    assert!(whole_id != stripped_id && build_id == stripped_build_id && !build_id.is_empty());
+
+    let stored = directory.path().join("symbols");
+    let symbols = Symbols::open(&stored, Limits::default()).expect("a directory");
+    let address = {
+        let index = everflame_symbols::Index::parse(whole.as_slice()).expect("an index");
+        let found = (0..1 << 20).find(|at| index.lookup(*at).is_some_and(|f| f.name == Some("named_function")));
+        found.expect("it is in the index")
+    };
+    let runs =
+        Arc::new(Mapping { name: "program".into(), build_id: build_id.as_str().into(), content_id: Some(stripped_id) });
+    let name = |symbols: &Symbols| {
+        let mut out = Vec::new();
+        symbols.resolver().resolve(&runs, address, &mut out);
+        out.first().map(|symbol| symbol.name.to_string())
+    };
+    assert_eq!(symbols.put(&stripped_id.to_string(), &stripped).expect("the agent's"), Put::Created);
+    assert_ne!(name(&symbols).as_deref(), Some("named_function"));
+    assert_eq!(symbols.put(&build_id, &whole).expect("the operator's"), Put::Created);
+    assert_eq!(name(&symbols).as_deref(), Some("named_function"));
+    assert_eq!(symbols.put(&build_id, &stripped).expect("worse"), Put::Stands, "a better one stands");
+    assert_eq!(name(&symbols).as_deref(), Some("named_function"));
+    let again = Symbols::open(&stored, Limits::default()).expect("the directory");
+    assert_eq!(name(&again).as_deref(), Some("named_function"));
 }
 
 #[test]

@@ -81,6 +81,13 @@ pub struct Executable {
     pub source: Source,
 }
 
+impl Executable {
+    /// What makes one better than another.
+    fn quality(&self) -> (Source, u32, u32) {
+        (self.source, self.named, self.functions)
+    }
+}
+
 /// What became of an upload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Put {
@@ -147,8 +154,13 @@ impl Symbols {
         };
         let symbols = Self { state: Mutex::new(state), counters: SymbolCounters::default() };
         for id in operators {
-            if let Some(open) = symbols.find(id) {
-                symbols.lock().by_build_id.insert(open.executable.build_id.clone(), id);
+            let Some(open) = symbols.find(id) else { continue };
+            let found = &open.executable;
+            let bound = symbols.find_build_id(&found.build_id);
+            if bound
+                .is_none_or(|bound| (bound.executable.quality(), bound.executable.content_id) < (found.quality(), id))
+            {
+                symbols.lock().by_build_id.insert(found.build_id.clone(), id);
             }
         }
         Ok(symbols)
@@ -174,11 +186,11 @@ impl Symbols {
             )));
         };
         let quality = (source, index.named(), index.functions());
-        let standing = self.find(content_id).map(|open| {
-            let stands = &open.executable;
-            (stands.source, stands.named, stands.functions)
-        });
-        if standing.is_some_and(|standing| standing >= quality) {
+        let same_content = self.find(content_id);
+        // An operator's speaks for all that have the build id: a stripped file does not take the
+        // place of its debug file.
+        let same_build_id = (source == Source::Operator).then(|| self.find_build_id(index.build_id())).flatten();
+        if same_content.into_iter().chain(same_build_id).any(|standing| standing.executable.quality() >= quality) {
             return Ok(Put::Stands);
         }
         let mut state = self.lock();

@@ -63,12 +63,14 @@ impl<'a> Resolver<'a> {
     }
 }
 
-/// By content where the sender says it. A build id is only believed where an operator
-/// bound it to a content, since any file can claim any build id.
+/// By content where the sender says it, and by build id where an operator put something better
+/// there, such as the debug file of what runs stripped. A build id is only believed where an
+/// operator bound it to a content, since any file can claim any build id.
 fn find(symbols: &Symbols, mapping: &Mapping) -> Option<Arc<Open>> {
-    match mapping.content_id {
-        Some(id) => symbols.find(id),
-        None if mapping.build_id.is_empty() => None,
-        None => symbols.find_build_id(&mapping.build_id),
+    let of_content = mapping.content_id.and_then(|id| symbols.find(id));
+    let vouched = if mapping.build_id.is_empty() { None } else { symbols.find_build_id(&mapping.build_id) };
+    match (of_content, vouched) {
+        (Some(content), Some(vouched)) if vouched.executable.named > content.executable.named => Some(vouched),
+        (content, vouched) => content.or(vouched),
     }
 }
