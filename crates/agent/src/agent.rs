@@ -46,6 +46,9 @@ impl Agent {
     /// Starts to sample and to send.
     pub fn start(sampler: Sampler, config: AgentConfig) -> Result<Self, AgentError> {
         let options = sampler.options().clone();
+        // The likeliest failure comes before anything is left behind.
+        let listening = |address| StatusServer::bind(address).map_err(|e| AgentError::Listen(address, e));
+        let listener = config.listen.map(listening).transpose()?;
         let counters = sampler.programs().counters()?;
         let about = About {
             instance: new_instance().map_err(AgentError::Start)?,
@@ -85,9 +88,8 @@ impl Agent {
             symbols: Arc::clone(&symbols),
             tracker: sampling.tracker().clone(),
         };
-        let start =
-            |address| StatusServer::start(address, Arc::new(figures)).map_err(|e| AgentError::Listen(address, e));
-        let status = config.listen.map(start).transpose()?;
+        let start = |listener| StatusServer::start(listener, Arc::new(figures)).map_err(AgentError::Start);
+        let status = listener.map(start).transpose()?;
         let stopping = Arc::new(AtomicBool::new(false));
         let pipeline = Pipeline {
             aggregate: Aggregate::new(&config.node, &about.instance),

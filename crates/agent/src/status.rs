@@ -80,11 +80,20 @@ pub struct StatusServer {
 }
 
 impl StatusServer {
-    /// Listens on `address` (port 0 for any).
-    pub fn start(address: SocketAddr, status: Arc<dyn Status>) -> io::Result<Self> {
+    /// Listens on `address` (port 0 for any), so that it is known early whether that works.
+    pub fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+        let listener = std::net::TcpListener::bind(address)?;
+        listener.set_nonblocking(true)?;
+        Ok(listener)
+    }
+
+    /// Answers what comes in on a listener of [`StatusServer::bind`].
+    pub fn start(listener: std::net::TcpListener, status: Arc<dyn Status>) -> io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let listener = runtime.block_on(TcpListener::bind(address))?;
         let address = listener.local_addr()?;
+        let entered = runtime.enter();
+        let listener = TcpListener::from_std(listener)?;
+        drop(entered);
         let (stop, stopped) = tokio::sync::oneshot::channel();
         let thread = std::thread::Builder::new().name("everflame-status".to_string()).spawn(move || {
             runtime.block_on(async {

@@ -40,7 +40,8 @@ fn ask(address: SocketAddr, head: &str) -> String {
 #[test]
 fn answers_under_its_own_name_only() {
     let facts = Arc::new(Facts::default());
-    let server = StatusServer::start("127.0.0.1:0".parse().unwrap(), facts.clone()).unwrap();
+    let server =
+        StatusServer::start(StatusServer::bind("127.0.0.1:0".parse().unwrap()).unwrap(), facts.clone()).unwrap();
     let own = server.address();
     let get = |path: &str, host: &str| ask(own, &format!("GET {path} HTTP/1.1\r\nHost: {host}"));
     let own_name = own.to_string();

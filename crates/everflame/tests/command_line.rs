@@ -179,3 +179,21 @@ fn a_server_within_up_ends_when_up_says_so() {
     server.signal(Signal::USR1);
     assert_eq!(server.code(), Some(0));
 }
+
+#[test]
+fn an_agent_that_cannot_listen_leaves_nothing_behind() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("SKIPPED: needs root");
+        return;
+    }
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = taken.local_addr().expect("bound").to_string();
+    let dir = tempfile::tempdir().expect("a directory");
+    let spool = dir.path().join("spool");
+    let arguments = ["agent", "--endpoint", "http://127.0.0.1:9", "--listen", &address, "--spool"];
+    let out = output(everflame(&arguments).arg(&spool));
+    let said = String::from_utf8(out.stderr).expect("text");
+    assert_eq!(out.status.code(), Some(1), "{said}");
+    assert!(said.contains("cannot listen on") && said.lines().count() == 1, "{said}");
+    assert!(!spool.exists(), "an account that nobody closes was opened");
+}
