@@ -1,4 +1,4 @@
-//! The batch: what one request carries, decoded and without repetition.
+//! The batch: what one request carries, decoded.
 
 use std::sync::Arc;
 
@@ -7,15 +7,15 @@ use crate::{completeness::Completeness, frame::Frame, labels::Labels, labels::St
 /// Sixteen bytes that name a profile; one that arrives twice counts once.
 pub type ProfileId = [u8; 16];
 
-/// Resources, frames and stacks once each, and the profiles that point to them.
+/// Resources, frames and stacks, and the profiles that point to them.
 /// Every index in it is valid: the codecs see to that.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Batch {
     /// Attributes of a resource (a process on a node), unique.
     pub resources: Vec<Labels>,
-    /// Unique frames.
+    /// Frames, as unique as their sender made them.
     pub frames: Vec<Frame>,
-    /// Unique stacks.
+    /// Stacks, as unique as their sender made them.
     pub stacks: Vec<Stack>,
     /// What was measured.
     pub profiles: Vec<Profile>,

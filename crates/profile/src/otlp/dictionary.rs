@@ -1,6 +1,6 @@
 //! The dictionary of a request: every entry looked at once, when something points to it.
 
-use std::{hash::RandomState, sync::Arc};
+use std::sync::Arc;
 
 use opentelemetry_proto::tonic::{
     common::v1::KeyValue,
@@ -11,7 +11,6 @@ use super::{
     Limits,
     attribute::{Attribute, text},
     cause::Cause,
-    interner::Interner,
     names,
 };
 use crate::{
@@ -35,7 +34,9 @@ struct Budget {
     limit: usize,
 }
 
-/// Resolves indexes. Senders are not trusted: hash maps here are keyed at random.
+/// Resolves indexes. An entry becomes one frame or stack however often it is pointed
+/// to; entries that are equal are not looked for, since that is all hashing, and the
+/// store does it anyway.
 pub(super) struct Dictionary<'a> {
     wire: &'a ProfilesDictionary,
     pub limits: &'a Limits,
@@ -47,8 +48,8 @@ pub(super) struct Dictionary<'a> {
     /// `None` inside: a marker, not a frame.
     locations: Vec<Once<Option<u32>>>,
     stacks: Vec<Once<u32>>,
-    frame_numbers: Interner<Frame, RandomState>,
-    stack_numbers: Interner<Stack, RandomState>,
+    made_frames: Vec<Frame>,
+    made_stacks: Vec<Stack>,
     /// Attributes left out: arrays, lists, bytes, too long.
     pub skipped_attributes: u64,
 }
@@ -64,15 +65,15 @@ impl<'a> Dictionary<'a> {
             mappings: vec![None; wire.mapping_table.len()],
             locations: vec![None; wire.location_table.len()],
             stacks: vec![None; wire.stack_table.len()],
-            frame_numbers: Interner::new(),
-            stack_numbers: Interner::new(),
+            made_frames: Vec::new(),
+            made_stacks: Vec::new(),
             skipped_attributes: 0,
         }
     }
 
-    /// The unique frames and stacks that were resolved.
+    /// The frames and stacks that were pointed to.
     pub fn finish(self) -> (Vec<Frame>, Vec<Stack>) {
-        (self.frame_numbers.into_vec(), self.stack_numbers.into_vec())
+        (self.made_frames, self.made_stacks)
     }
 
     /// Accounts for memory that is about to be taken.
@@ -186,7 +187,7 @@ impl<'a> Dictionary<'a> {
         for &location in locations {
             frames.extend(self.location(location)?);
         }
-        Ok(self.stack_numbers.number(Stack(frames)))
+        Ok(push(&mut self.made_stacks, Stack(frames)))
     }
 
     fn location(&mut self, index: i32) -> Result<Option<u32>, Cause> {
@@ -195,7 +196,7 @@ impl<'a> Dictionary<'a> {
         if let Some(known) = self.locations[at] {
             return known;
         }
-        let made = self.make_frame(item).map(|frame| frame.map(|frame| self.frame_numbers.number(frame)));
+        let made = self.make_frame(item).map(|frame| frame.map(|frame| push(&mut self.made_frames, frame)));
         self.locations[at] = Some(made);
         made
     }
@@ -284,6 +285,12 @@ impl<'a> Dictionary<'a> {
         }
         Ok(found)
     }
+}
+
+/// Appends and says where.
+fn push<T>(list: &mut Vec<T>, item: T) -> u32 {
+    list.push(item);
+    u32::try_from(list.len() - 1).expect("tables of a request are indexed by 31 bits")
 }
 
 /// The entry at `index` and its position.
