@@ -92,7 +92,7 @@ impl Agent {
         let status = listener.map(start).transpose()?;
         let stopping = Arc::new(AtomicBool::new(false));
         let pipeline = Pipeline {
-            aggregate: Aggregate::new(&config.node, &about.instance),
+            aggregate: Aggregate::new(&config.node, &about.instance).in_project(config.project.as_deref()),
             sampling,
             ledger,
             exporter: Arc::clone(&exporter),

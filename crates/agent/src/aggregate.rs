@@ -37,6 +37,8 @@ const ANONYMOUS: &str = "[anon]";
 #[derive(Debug)]
 pub struct Aggregate {
     node: Str,
+    /// Empty for none.
+    project: Str,
     /// With the sequence, names each profile.
     instance: String,
     sequence: u64,
@@ -82,6 +84,7 @@ impl Aggregate {
     pub fn new(node: &str, instance: &str) -> Self {
         Self {
             node: Str::from(node),
+            project: Str::from(""),
             instance: instance.to_string(),
             sequence: 0,
             bounded: true,
@@ -93,6 +96,11 @@ impl Aggregate {
     /// For a recording that its user bounds in time: never full.
     pub fn unbounded(node: &str) -> Self {
         Self { bounded: false, ..Self::new(node, "") }
+    }
+
+    /// Its samples belong to a project.
+    pub fn in_project(self, project: Option<&str>) -> Self {
+        Self { project: Str::from(project.unwrap_or("")), ..self }
     }
 
     /// Samples since the last seal.
@@ -197,6 +205,7 @@ impl Aggregate {
             ("process.executable.path", process.path.clone()),
             ("container.id", process.container_id.clone()),
             ("service.name", service.clone()),
+            ("project", self.project.clone()),
         ];
         pairs.into_iter().map(|(name, value)| (Str::from(name), value)).collect()
     }
@@ -355,6 +364,17 @@ mod tests {
         assert_eq!(aggregate.seal_at(0), None, "sealed means empty");
         aggregate.add(&sample(1, 1, &stack), &Facts);
         assert_ne!(aggregate.seal_at(0).unwrap().profiles[0].id, one.id, "ids are never given again");
+    }
+
+    #[test]
+    fn samples_say_their_project() {
+        let stack = Arc::new(RawStack { kernel: vec![1], user: vec![] });
+        for (given, said) in [(Some("42"), Some("42")), (None, None)] {
+            let mut aggregate = Aggregate::new("n1", "00").in_project(given);
+            aggregate.add(&sample(1, 1, &stack), &Facts);
+            let batch = aggregate.seal_at(0).unwrap();
+            assert_eq!(batch.resources[0].get("project").map(AsRef::as_ref), said);
+        }
     }
 
     #[test]

@@ -66,7 +66,9 @@ pub fn config(sampling: &SamplingOptions) -> AgentConfig {
 /// OpenTelemetry's.
 fn endpoint(given: Option<&str>) -> anyhow::Result<String> {
     let names = ["ELASTIC_ENDPOINT", "OTEL_EXPORTER_OTLP_PROFILES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"];
-    let found = given.map(str::to_owned).or_else(|| names.iter().find_map(|name| env::var(name).ok()));
+    let found = given
+        .map(str::to_owned)
+        .or_else(|| names.iter().find_map(|name| env::var(name).ok().filter(|value| !value.is_empty())));
     let Some(found) = found.filter(|e| !e.is_empty()) else {
         return Err(WrongUse(format!("--endpoint is missing: say where to send profiles (or set {})", names[0])).into());
     };

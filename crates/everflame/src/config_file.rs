@@ -19,6 +19,11 @@ pub fn parse() -> anyhow::Result<Cli> {
         let keys: toml::Table = text.parse().with_context(|| format!("{} is not TOML", path.display()))?;
         command = with_defaults(command, &keys, &path)?;
     }
+    // The name of the deployment that this one replaces; ours goes before it.
+    if let Some(level) = std::env::var("PROFILING_LOG_LEVEL").ok().filter(|level| !level.is_empty()) {
+        let level = if level.eq_ignore_ascii_case("warning") { "warn".to_owned() } else { level.to_lowercase() };
+        command = set_default(command, "log", &[level], &mut false);
+    }
     let matches: ArgMatches = command.try_get_matches_from(arguments).map_err(one_line)?;
     Cli::from_arg_matches(&matches).map_err(one_line)
 }

@@ -27,7 +27,7 @@ fn everflame(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_everflame"));
     for (name, _) in std::env::vars_os() {
         let name = name.to_string_lossy();
-        if ["EVERFLAME_", "ELASTIC_", "OTEL_"].iter().any(|start| name.starts_with(start)) {
+        if ["EVERFLAME_", "ELASTIC_", "OTEL_", "PROFILING_"].iter().any(|start| name.starts_with(start)) {
             command.env_remove(&*name);
         }
     }
@@ -128,6 +128,18 @@ fn switches_are_set_in_the_environment_as_people_write_them() {
         let said = wrong_use(everflame(&["agent"]).env("EVERFLAME_NO_SERVICE_ENV", yes));
         assert!(said.contains("--endpoint is missing"), "{yes}: {said}");
     }
+}
+
+#[test]
+fn the_log_level_goes_by_its_older_name_too() {
+    let said = wrong_use(everflame(&["agent"]).env("PROFILING_LOG_LEVEL", "no=such=level"));
+    assert!(said.contains("--log"), "{said}");
+    for level in ["WARNING", "debug", "Info", ""] {
+        let said = wrong_use(everflame(&["agent"]).env("PROFILING_LOG_LEVEL", level));
+        assert!(said.contains("--endpoint is missing"), "{level}: {said}");
+    }
+    let ours = [("PROFILING_LOG_LEVEL", "no=such=level"), ("EVERFLAME_LOG", "warn")];
+    assert!(wrong_use(everflame(&["agent"]).envs(ours)).contains("--endpoint is missing"));
 }
 
 #[test]
