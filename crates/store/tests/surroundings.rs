@@ -6,6 +6,7 @@ mod common;
 
 use std::{
     fs,
+    io::Write,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -102,6 +103,40 @@ fn a_full_disk_refuses_batches_and_loses_nothing() {
     drop(store);
     let store = Embedded::open(options(&dir)).unwrap();
     assert_eq!(total(&store), stored.len() as u64 + 1);
+}
+
+/// What batches that never came to the log have left in memory neither grows without
+/// end nor is missing from those that do.
+#[test]
+fn a_disk_that_stays_full_leaves_nothing_behind() {
+    let Some(disk) = Tmpfs::mount("8m") else { return };
+    let dir = disk.path().join("data");
+    let open = || Embedded::open(Options { head_bytes: 300_000, ..options(&dir) }).unwrap();
+    let store = open();
+    let mut stored = 0;
+    for first in [1_000, 2_000] {
+        // The second time, the head has rows.
+        let filler = disk.path().join("filler");
+        let mut file = fs::File::create(&filler).unwrap();
+        while file.write_all(&[1; 4096]).is_ok() {}
+        drop(file);
+        for number in first..first + 60 {
+            let error = store.append(&bulky(number), None, now()).unwrap_err();
+            assert!(matches!(error, StoreError::DiskFull { .. } | StoreError::Busy(_)), "{error}");
+        }
+        fs::remove_file(&filler).unwrap();
+        for number in first + 50..first + 60 {
+            while let Err(error) = store.append(&bulky(number), None, now()) {
+                assert!(matches!(error, StoreError::Busy(_)), "{error}");
+                std::thread::sleep(std::time::Duration::from_millis(10));
+            }
+            stored += 1;
+        }
+        assert_eq!(total(&store), stored);
+    }
+    drop(store);
+    let store = open();
+    assert_eq!((total(&store), store.stats().torn_records), (stored, 0));
 }
 
 #[test]

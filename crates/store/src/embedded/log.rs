@@ -312,11 +312,15 @@ impl Writer {
     /// Turns to a new segment and a new head.
     fn seal(&mut self) -> std::io::Result<()> {
         let generation = {
-            let state = self.shared.lock();
+            let mut state = self.shared.lock();
+            let generation = state.head.generation;
             if state.head.records == 0 {
+                // At most it has entries of dictionaries that never came to the log.
+                state.head = Head::new(generation);
+                self.logged = Mark::NEW;
                 return Ok(());
             }
-            state.head.generation + 1
+            generation + 1
         };
         let segment = Segment::create(&self.segments, generation).inspect_err(|error| {
             tracing::warn!(%error, "cannot start a segment of the log: the head grows on");
