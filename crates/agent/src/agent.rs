@@ -62,14 +62,14 @@ impl Agent {
         let kernel = Box::new(Counters { map: counters, map_bytes: sampler.programs().map_bytes() });
         let ledger = Arc::new(Ledger::new(about.clone(), counters.user(), kernel)?);
         let mut pins = Pins::open(&config.spool);
-        for (dead, counters) in pins.predecessors() {
-            let about = About { instance: dead, ..about.clone() };
+        for (dead, node, counters) in pins.predecessors() {
+            let about = About { instance: dead, node, ..about.clone() };
             if let Err(e) = ledger.succeed(about, counters.user(), Box::new(Counters { map: counters, map_bytes: 0 })) {
                 tracing::warn!("the account of an agent that died cannot be taken over: {e}");
             }
         }
         let exporter = Arc::new(Exporter::start(config.export(), Arc::clone(&ledger))?);
-        pins.pin(sampler.programs(), &about.instance);
+        pins.pin(sampler.programs(), &about.instance, &about.node);
         let symbols = SymbolUploader::start(&config.endpoint, config.credentials(), config.spool.join("symbols"));
         let symbols = Arc::new(symbols.map_err(AgentError::Start)?);
         let (taker, asked) = (Arc::clone(&symbols), Arc::clone(&symbols));

@@ -31,13 +31,15 @@ impl Pins {
         Self { list, own: None }
     }
 
-    /// Instances that died, with the counters that they left.
-    pub fn predecessors(&mut self) -> Vec<(String, CounterMap)> {
+    /// Instances that died: name, node, and the counters that they left.
+    pub fn predecessors(&mut self) -> Vec<(String, String, CounterMap)> {
         let mut found = Vec::new();
         for entry in fs::read_dir(&self.list).into_iter().flatten().flatten() {
             let Ok(instance) = entry.file_name().into_string() else { continue };
             match is_instance(&instance).then(|| pinned_counters(&Path::new(PINNED).join(&instance))).flatten() {
-                Some(counters) => found.push((instance, counters)),
+                Some(counters) => {
+                    found.push((instance, fs::read_to_string(entry.path()).unwrap_or_default(), counters))
+                }
                 // The machine was started anew, or it never got as far as pinning.
                 None => drop(fs::remove_file(entry.path())),
             }
@@ -46,10 +48,10 @@ impl Pins {
     }
 
     /// Pins our own counters.
-    pub fn pin(&mut self, programs: &Programs, instance: &str) {
+    pub fn pin(&mut self, programs: &Programs, instance: &str, node: &str) {
         let path = Path::new(PINNED).join(instance);
         let pinned = programs.pin_counters(&path).map_err(|e| e.to_string());
-        match pinned.and_then(|()| fs::write(self.list.join(instance), "").map_err(|e| e.to_string())) {
+        match pinned.and_then(|()| fs::write(self.list.join(instance), node).map_err(|e| e.to_string())) {
             Ok(()) => self.own = Some(instance.to_owned()),
             Err(e) => tracing::warn!("counters will not outlive this process if it is killed: {e}"),
         }
