@@ -43,17 +43,10 @@ pub fn whole_stacks_that_perf_agrees_with() -> Outcome {
     let judges: Vec<Judge> = files_of(pid).iter().map(|path| Judge::new(path)).collect();
     let from = format!("{:.3}", unix_now_seconds());
     let recorded = folder.path().join("perf.data");
-    let perf = finish(Command::new("perf").args([
-        "record",
-        "-q",
-        // Three clocks: Envoy under a steady load has a rhythm, and a single one that happens
-        // to fit it sees one part of each beat too often.
-        "-e",
-        "cpu-clock/freq=67/",
-        "-e",
-        "cpu-clock/freq=73/",
-        "-e",
-        "cpu-clock/freq=83/",
+    // Many slow clocks: Envoy under a steady load has a rhythm, and a single one that happens
+    // to fit it sees one part of each beat too often.
+    let clocks = (17..=33).step_by(2).flat_map(|hertz| ["-e".to_owned(), format!("cpu-clock/freq={hertz}/")]);
+    let perf = finish(Command::new("perf").args(["record", "-q"]).args(clocks).args([
         "--call-graph",
         "dwarf,16384",
         // By the CPUs' clocks, as ours: a clock of the process alone begins anew each time that
