@@ -87,11 +87,10 @@ pub fn whole_stacks_that_perf_agrees_with() -> Outcome {
 
     let ours = our_stacks(&graph);
     let theirs = perf_stacks(&recorded, pid, own);
-    // Where stacks stand, and every function that they pass through. Two clocks of perf itself
-    // disagree by three points here, beyond what chance does: hence the slack. Some of perf's own
+    // Where stacks stand, and every function that they pass through. Some of perf's own
     // stacks are cut (it copies 16 KiB of each), so that it sees a little less far out.
     let (leaves, all) =
-        (compare(&ours, &theirs, |stack| &stack[..1], 0.01, 0.03), compare(&ours, &theirs, |stack| stack, 0.1, 0.04));
+        (compare(&ours, &theirs, |stack| &stack[..1], 0.01, 0.01), compare(&ours, &theirs, |stack| stack, 0.1, 0.04));
     assert!(leaves >= 3 && all >= 10, "only {leaves} leaves and {all} functions to compare");
     Ok(())
 }
