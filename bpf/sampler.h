@@ -88,10 +88,7 @@ static __always_inline void walk_user(struct bpf_perf_event_data *ctx, struct ta
         w->count = p->count;
         w->generation = p->generation;
     }
-    w->reason = DEPTH_LIMIT;
-    for (int i = 0; i < USER_FRAMES + 1; i++)
-        if (step(cpu))
-            break;
+    walk_to_root(w, cpu);
     if (!p)
         return;
     p = bpf_map_lookup_elem(&processes, &pid);

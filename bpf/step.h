@@ -195,4 +195,12 @@ __noinline int step(__u32 cpu) {
     return step_by_rule(w, rule);
 }
 
+/* Walks from the walk's registers to the root, or as far as it gets. */
+static __always_inline void walk_to_root(struct walk *w, __u32 cpu) {
+    w->reason = DEPTH_LIMIT;
+    for (int i = 0; i < USER_FRAMES + 1; i++)
+        if (step(cpu))
+            break;
+}
+
 #endif

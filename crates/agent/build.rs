@@ -1,13 +1,19 @@
 //! Compiles bpf/everflame.bpf.c into OUT_DIR. One call of clang instead of generated
 //! skeletons: the few structs that cross the border are mirrored by hand in
-//! src/bpf/abi.rs, and no second libbpf has to be built for the build machine.
+//! src/bpf/abi.rs, and no second libbpf has to be built for the build machine. The walk is
+//! compiled once more for the host (bpf/host), as a library that user space calls.
 
-use std::{env, path::PathBuf, process::Command};
+use std::{
+    env,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 fn main() {
     let bpf = PathBuf::from(env::var("CARGO_MANIFEST_DIR").expect("cargo sets it")).join("../../bpf");
     println!("cargo:rerun-if-changed={}", bpf.display());
     println!("cargo:rerun-if-env-changed=CLANG");
+    host_walk(&bpf);
     let object = PathBuf::from(env::var("OUT_DIR").expect("cargo sets it")).join("everflame.bpf.o");
     let headers = env::var("DEP_BPF_INCLUDE").expect("libbpf-sys says where its headers are");
     let candidates: Vec<String> = match env::var("CLANG") {
@@ -31,4 +37,15 @@ fn main() {
         }
     }
     panic!("no clang found (tried {}): run scripts/setup.sh or set CLANG", candidates.join(", "));
+}
+
+/// The kernel's habits that the host's compiler must share: types that alias, sums that wrap.
+fn host_walk(bpf: &Path) {
+    cc::Build::new()
+        .file(bpf.join("host/host.c"))
+        .opt_level(2)
+        .extra_warnings(true)
+        .warnings_into_errors(true)
+        .flags(["-fno-strict-aliasing", "-fwrapv", "-Wno-sign-compare", "-Wno-unused-parameter"])
+        .compile("everflame_walk");
 }

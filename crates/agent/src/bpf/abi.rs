@@ -10,6 +10,7 @@ pub const CHUNK_ELEMENTS: u32 = 16384;
 pub const ELEMENT_SIZE: usize = 64;
 pub const EXECUTABLE_LIMIT: u32 = 131072;
 pub const USER_COUNTER_ELEMENTS: u32 = 4;
+pub const USER_FRAMES: usize = 1024;
 pub const COUNTER_WORDS: usize = 32;
 pub const SAMPLE_KERNEL_THREAD: u8 = 1;
 pub const SAMPLE_HAS_FRAMES: u8 = 2;

@@ -4,6 +4,7 @@
 pub mod abi;
 pub mod clock;
 pub mod counters;
+pub mod host;
 pub mod pool;
 pub mod programs;
 pub mod ring;
