@@ -1,4 +1,5 @@
-//! Code that has no unwind data but is known by what it is: signal trampolines, the entry point, procedure linkage tables.
+//! Code that has no unwind data but is known by what it is: signal trampolines, beginnings of programs, threads and
+//! contexts, procedure linkage tables.
 use crate::elf::Elf;
 use crate::error::Error;
 use crate::functions::{Collector, Source};
@@ -8,6 +9,12 @@ use crate::limits::{MAX_ENTRY_BYTES, MAX_TRAMPOLINE_SEARCH};
 
 /// `mov rax, 15; syscall`: `rt_sigreturn`, as every libc and Go write it.
 pub(crate) const TRAMPOLINE: [u8; 9] = [0x48, 0xc7, 0xc0, 0x0f, 0, 0, 0, 0x0f, 0x05];
+/// The new thread's half of musl's `clone`, whose stack begins here: `xor ebp, ebp; pop rdi; call r9`, and then
+/// the thread's end.
+const NEW_THREAD: [u8; 15] = [0x31, 0xed, 0x5f, 0x41, 0xff, 0xd1, 0x89, 0xc7, 0x31, 0xc0, 0xb0, 60, 0x0f, 0x05, 0xf4];
+/// glibc's `__start_context`, to which the first function of a context returns:
+/// `mov rsp, rbx; mov rdi, [rsp]; test rdi, rdi; je`. Its unwind data says nothing of that.
+const START_CONTEXT: [u8; 11] = [0x48, 0x89, 0xdc, 0x48, 0x8b, 0x3c, 0x24, 0x48, 0x85, 0xff, 0x74];
 /// Where in its 16 bytes a lazily bound PLT entry has pushed its number.
 const PLT_PUSHED: i32 = 11;
 
@@ -15,6 +22,7 @@ const PLT_PUSHED: i32 = 11;
 pub(crate) fn read(elf: &Elf<'_>, out: &mut Collector<'_>) -> Result<(), Error> {
     let gaps = out.uncovered();
     trampolines(elf, &gaps, out)?;
+    contexts(elf, out)?;
     entry(elf, &gaps, out)?;
     plt(elf, out)
 }
@@ -40,13 +48,49 @@ fn trampolines(elf: &Elf<'_>, gaps: &[(u64, u64)], out: &mut Collector<'_>) -> R
         }
         budget -= length;
         let Some(code) = elf.bytes_at(start).and_then(|code| code.get(..length)) else { continue };
-        let mut at = 0;
-        while let Some(found) = code[at..].windows(TRAMPOLINE.len()).position(|w| w == TRAMPOLINE) {
-            trampoline(start + (at + found) as u64, out)?;
-            at += found + TRAMPOLINE.len();
+        for at in places(code, &TRAMPOLINE) {
+            trampoline(start + at, out)?;
+        }
+        for at in places(code, &NEW_THREAD) {
+            root(start + at, NEW_THREAD.len() as u64, out)?;
         }
     }
     Ok(())
+}
+
+/// Where a context begins, in files that have `makecontext` or do not say what they have. What returns to its first byte is looked up one
+/// byte before.
+fn contexts(elf: &Elf<'_>, out: &mut Collector<'_>) -> Result<(), Error> {
+    if !elf.sections.is_empty() && !elf.symbols().any(|symbol| symbol.function && symbol.is("makecontext")) {
+        return Ok(());
+    }
+    for segment in elf.code() {
+        let code = &segment.data[..segment.data.len().min(MAX_TRAMPOLINE_SEARCH)];
+        for at in places(code, &START_CONTEXT) {
+            root((segment.address + at).saturating_sub(1), START_CONTEXT.len() as u64 + 1, out)?;
+        }
+    }
+    Ok(())
+}
+
+/// Code that nothing returns from: a stack ends there.
+fn root(start: u64, length: u64, out: &mut Collector<'_>) -> Result<(), Error> {
+    if out.open(Source::Known, start, length)? {
+        out.row(start, Rule::END);
+        out.close()?;
+    }
+    Ok(())
+}
+
+/// Where in the code the pattern stands.
+fn places(code: &[u8], pattern: &[u8]) -> Vec<u64> {
+    let mut found = Vec::new();
+    let mut at = 0;
+    while let Some(next) = code[at..].windows(pattern.len()).position(|w| w == pattern) {
+        found.push((at + next) as u64);
+        at += next + pattern.len();
+    }
+    found
 }
 
 /// The entry point calls and is not called: it is a root.
@@ -70,11 +114,7 @@ fn entry(elf: &Elf<'_>, gaps: &[(u64, u64)], out: &mut Collector<'_>) -> Result<
             length = length.min(symbol.address - at);
         }
     }
-    if out.open(Source::Known, at, length)? {
-        out.row(at, Rule::END);
-        out.close()?;
-    }
-    Ok(())
+    root(at, length, out)
 }
 
 /// Bytes up to the end of the first call or jump: an entry point prepares one, and nothing comes back.

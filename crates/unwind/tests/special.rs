@@ -49,6 +49,33 @@ fn glibc_clone_is_a_root() {
 }
 
 #[test]
+fn beginnings_of_contexts_and_of_musls_threads_are_roots() {
+    let bytes = libc();
+    let (text, code) = section(&bytes, ".text");
+    let place = |code: &[u8], pattern: &[u8]| code.windows(pattern.len()).position(|w| w == pattern);
+    // mov rsp, rbx; mov rdi, [rsp]: makecontext has made the first function return here.
+    let start = text + place(&code, &[0x48, 0x89, 0xdc, 0x48, 0x8b, 0x3c, 0x24]).expect("__start_context") as u64;
+    let own = table(&bytes);
+    for pc in [start - 1, start] {
+        assert_eq!(own.lookup(pc), Rule::END, "{pc:#x}");
+    }
+    assert_ne!(own.lookup(start - 2), Rule::END);
+    if Command::new("musl-gcc").arg("--version").output().is_err() {
+        eprintln!("SKIPPED: musl-gcc is not on this machine");
+        return;
+    }
+    let source = "#include <pthread.h>
+        static void *f(void *x) { return x; }
+        int main(void) { pthread_t t; return pthread_create(&t, 0, f, 0); }";
+    let (_directory, program) = compile("musl-gcc", source, &["-O2", "-static"]);
+    let bytes = read(&program);
+    let (text, code) = section(&bytes, ".text");
+    // pop rdi; call r9
+    let call = text + place(&code, &[0x5f, 0x41, 0xff, 0xd1]).expect("clone calls the thread") as u64;
+    assert_eq!(table(&bytes).lookup(call + 3), Rule::END);
+}
+
+#[test]
 fn glibc_signal_trampoline_is_a_signal_frame() {
     let bytes = libc();
     let table = table(&bytes);

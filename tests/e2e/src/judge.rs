@@ -19,6 +19,8 @@ pub struct Judge {
     functions: Vec<(u64, u64)>,
     /// Starts of the functions whose return address is undefined somewhere: ends of stacks.
     roots: BTreeSet<u64>,
+    /// Where glibc's contexts begin, which no symbol and no unwind data says.
+    contexts: BTreeSet<u64>,
     /// The program's entry.
     entry: u64,
     /// File offset, length and ELF virtual address of every segment.
@@ -40,15 +42,15 @@ const ROOT_NAMES: [&str; 10] = [
 ];
 
 impl Judge {
-    /// Reads a file.
+    /// Reads a file. musl's have no unwind data at all: of them it knows only the entry.
     pub fn new(path: &Path) -> Self {
         let bytes = std::fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         let file = object::File::parse(&*bytes).unwrap();
-        let section =
-            file.section_by_name(".eh_frame").unwrap_or_else(|| panic!("{} has no .eh_frame", path.display()));
-        let mut frames = EhFrame::new(section.data().unwrap(), LittleEndian);
+        let section = file.section_by_name(".eh_frame");
+        let data = section.as_ref().map_or(&[][..], |section| section.data().unwrap());
+        let mut frames = EhFrame::new(data, LittleEndian);
         frames.set_address_size(8);
-        let mut bases = BaseAddresses::default().set_eh_frame(section.address());
+        let mut bases = BaseAddresses::default().set_eh_frame(section.map_or(0, |section| section.address()));
         if let Some(text) = file.section_by_name(".text") {
             bases = bases.set_text(text.address());
         }
@@ -76,7 +78,15 @@ impl Judge {
             let (offset, length) = segment.file_range();
             (offset, length, segment.address())
         });
-        Self { name, functions, roots, entry: file.entry(), segments: segments.collect() }
+        let mut contexts = BTreeSet::new();
+        if let Some(text) = file.section_by_name(".text").filter(|_| name.starts_with("libc.so")) {
+            // mov rsp, rbx; mov rdi, [rsp]; test rdi, rdi
+            let pattern = [0x48, 0x89, 0xdc, 0x48, 0x8b, 0x3c, 0x24, 0x48, 0x85, 0xff];
+            let code = text.data().unwrap();
+            let found = code.windows(pattern.len()).enumerate().filter(|(_, bytes)| *bytes == pattern);
+            contexts.extend(found.map(|(at, _)| text.address() + at as u64));
+        }
+        Self { name, functions, roots, contexts, entry: file.entry(), segments: segments.collect() }
     }
 
     /// ELF virtual address of a byte of the file.
@@ -95,8 +105,11 @@ impl Judge {
 
     /// Whether the function at this address ends a stack.
     pub fn is_root(&self, address: u64) -> bool {
-        let start = self.function(address).unwrap_or(address);
-        self.roots.contains(&start) || self.function(self.entry) == Some(start) || self.entry == start
+        let Some(start) = self.function(address) else {
+            // Beginnings without unwind data: of a program, of a context (the byte before it).
+            return (self.entry..self.entry + 32).contains(&address) || self.contexts.contains(&(address + 1));
+        };
+        self.roots.contains(&start) || self.function(self.entry) == Some(start)
     }
 }
 

@@ -66,6 +66,11 @@ impl Target {
         self.child.id()
     }
 
+    /// The ELF files that it has mapped executable.
+    pub fn files(&self) -> Vec<PathBuf> {
+        files_of(self.pid())
+    }
+
     /// Waits for its end and reads the line of JSON that it printed.
     pub fn truth(mut self) -> Value {
         let status = wait_for("the end of a target", Duration::from_secs(180), || self.child.try_wait().unwrap());
@@ -83,4 +88,19 @@ impl Drop for Target {
             let _ = self.child.wait();
         }
     }
+}
+
+/// The ELF files that a process has mapped executable.
+pub fn files_of(pid: u32) -> Vec<PathBuf> {
+    let maps = std::fs::read_to_string(format!("/proc/{pid}/maps")).unwrap_or_default();
+    let mut files: Vec<PathBuf> = maps
+        .lines()
+        .filter(|line| line.split_whitespace().nth(1).is_some_and(|rights| rights.contains('x')))
+        .filter_map(|line| line.split_whitespace().nth(5))
+        .filter(|path| path.starts_with('/') && PathBuf::from(path).is_file())
+        .map(PathBuf::from)
+        .collect();
+    files.sort();
+    files.dedup();
+    files
 }

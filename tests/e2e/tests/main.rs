@@ -10,6 +10,7 @@ mod suite {
     pub mod conservation;
     pub mod envoy;
     pub mod known_truth;
+    pub mod native;
     pub mod noise;
     pub mod otlp;
     pub mod places;
@@ -40,7 +41,7 @@ fn main() -> ExitCode {
         ("known_truth::go", known_truth::go),
         ("known_truth::musl_static", known_truth::musl),
         ("shapes::recursion_of_300", shapes::recursion_of_300),
-        ("shapes::signal_handlers", shapes::signal_handlers),
+        ("native::every_shape_of_stack", native::every_shape_of_stack),
         ("shapes::thread_names", shapes::thread_names),
         ("shapes::short_lives", shapes::short_lives),
         ("places::library_loaded_late", places::library_loaded_late),

@@ -8,10 +8,8 @@ use std::time::Duration;
 use everflame_tests::api::unix_now_seconds;
 use everflame_tests::judge::{Judge, address_of, reaches_root};
 use everflame_tests::machine::{cache, finish, free_port, need_program, need_root, output, wait_for};
-use everflame_tests::target::envoy_configuration;
+use everflame_tests::target::{envoy_configuration, files_of};
 use everflame_tests::{Api, Everflame, Outcome, Skip, Target, graph};
-
-use super::runtimes::files_of;
 
 const LOAD_SECONDS: u64 = 14;
 

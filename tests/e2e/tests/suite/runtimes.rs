@@ -1,7 +1,6 @@
 //! The native stacks of processes that run a language of their own: the machine code of
 //! CPython, of a JVM and of Node, from the leaf to the start of the thread.
 
-use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
@@ -9,7 +8,7 @@ use everflame_tests::api::unix_now_seconds;
 use everflame_tests::graph::Path;
 use everflame_tests::judge::{Judge, reaches_root};
 use everflame_tests::machine::{need_program, need_root, repository};
-use everflame_tests::target::built;
+use everflame_tests::target::{built, files_of};
 use everflame_tests::{Everflame, Outcome, Target};
 
 pub fn cpython() -> Outcome {
@@ -99,19 +98,4 @@ fn whole_stacks(name: &str, mut command: Command, percent_of_all: u64) -> Outcom
         graph.heaviest(|path| short(path) && !path.marked())
     );
     Ok(())
-}
-
-/// The ELF files that a process has mapped executable.
-pub fn files_of(pid: u32) -> Vec<PathBuf> {
-    let maps = std::fs::read_to_string(format!("/proc/{pid}/maps")).unwrap();
-    let mut files: Vec<PathBuf> = maps
-        .lines()
-        .filter(|line| line.split_whitespace().nth(1).is_some_and(|rights| rights.contains('x')))
-        .filter_map(|line| line.split_whitespace().nth(5))
-        .filter(|path| path.starts_with('/') && PathBuf::from(path).is_file())
-        .map(PathBuf::from)
-        .collect();
-    files.sort();
-    files.dedup();
-    files
 }

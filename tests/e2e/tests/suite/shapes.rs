@@ -1,5 +1,4 @@
-//! Stacks of unusual shape: very deep, through a signal handler, in named threads, and of
-//! processes that hardly live.
+//! Processes of unusual shape: with very deep stacks, with named threads, and such as hardly live.
 
 use std::time::Duration;
 
@@ -20,30 +19,6 @@ pub fn recursion_of_300() -> Outcome {
         graph.count(|path| path.has_chain(&["main", "dig", "bottom"]) && path.times("dig") == 301 && !path.marked());
     assert!(bottom >= 600, "only {bottom} samples below the recursion");
     assert_eq!(whole, bottom, "stacks that lack frames:\n{}", graph.heaviest(|path| path.times("dig") != 301));
-    Ok(())
-}
-
-pub fn signal_handlers() -> Outcome {
-    need_root()?;
-    let path = built("signals")?;
-    let up = Everflame::up(199);
-    let truth = Target::start(&path, &["6", "2"]).truth();
-    assert!(truth["handled"].as_u64().unwrap() > 100);
-    let query = "{process=\"signals\"}";
-    up.api().settle(query, Duration::from_secs(4));
-    let graph = up.api().graph(query);
-    let in_handler = graph.count(|path| path.leaf().is_some_and(|leaf| leaf.is("handler")));
-    let whole = graph.count(|path| {
-        path.leaf().is_some_and(|leaf| leaf.is("handler"))
-            && path.has_chain(&["main", "outer", "interrupted", "handler"])
-            && !path.marked()
-    });
-    assert!(in_handler >= 600, "only {in_handler} samples in the handler");
-    assert!(
-        whole * 1000 >= in_handler * 999,
-        "{whole} of {in_handler} samples in the handler reach main:\n{}",
-        graph.heaviest(|path| !path.has("main"))
-    );
     Ok(())
 }
 
