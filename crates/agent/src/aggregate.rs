@@ -4,6 +4,8 @@
 //! times. Times are taken as they come (CLOCK_MONOTONIC) and become Unix time when the
 //! batch is sealed, by the offset between the two clocks at that moment.
 
+mod order;
+
 use std::{
     collections::hash_map::Entry,
     hash::Hash,
@@ -15,8 +17,9 @@ use everflame_profile::{
     Batch, Completeness, Frame, FrameKind, Labels, Mapping, Point, Profile, Sample, SampleType, Stack, Str,
 };
 use rustc_hash::FxHashMap;
-use xxhash_rust::xxh3::xxh3_128;
+use xxhash_rust::xxh3::xxh3_64;
 
+use self::order::{in_order, rounded};
 use crate::{
     bpf::monotonic_ns,
     identity::{Describe, ProcessIdentity},
@@ -40,7 +43,7 @@ pub struct Aggregate {
     /// Empty for none.
     project: Str,
     /// With the sequence, names each profile.
-    instance: String,
+    instance: u64,
     sequence: u64,
     bounded: bool,
     anonymous: Arc<Mapping>,
@@ -85,7 +88,8 @@ impl Aggregate {
         Self {
             node: Str::from(node),
             project: Str::from(""),
-            instance: instance.to_string(),
+            // Not zero: neither is an id, then.
+            instance: xxh3_64(instance.as_bytes()).max(1),
             sequence: 0,
             bounded: true,
             anonymous: Arc::new(Mapping { name: Str::from(ANONYMOUS), build_id: Str::from(""), content_id: None }),
@@ -149,7 +153,7 @@ impl Aggregate {
             return None;
         }
         self.sequence += 1;
-        let mut profiles: Vec<Profile> = (0u64..)
+        let mut profiles: Vec<Profile> = (0..)
             .zip(open.profiles.into_vec())
             .map(|(number, key)| Profile {
                 id: Some(self.profile_id(number)),
@@ -159,41 +163,36 @@ impl Aggregate {
                 samples: Vec::new(),
             })
             .collect();
+        let (frames, stacks, numbers) = in_order(open.frames.into_vec(), open.stacks.into_vec());
         for (key, mut times) in open.entries {
             let Some(profile) = profiles.get_mut(key.profile as usize) else { continue };
             times.sort_unstable();
             let value = profile.period;
+            let time = |time: u64| rounded((time as i64).saturating_add(offset));
             profile.samples.push(Sample {
-                stack: key.stack,
+                stack: numbers.get(key.stack as usize).copied().unwrap_or(0),
                 completeness: key.completeness,
                 thread: open.threads.get(&key.comm).cloned().unwrap_or_else(|| Str::from("")),
                 tid: key.tid,
                 cpu: key.cpu,
                 labels: Labels::default(),
-                points: times
-                    .iter()
-                    .map(|time| Point { time: (*time as i64).saturating_add(offset), samples: 1, value })
-                    .collect(),
+                points: times.iter().map(|t| Point { time: time(*t), samples: 1, value }).collect(),
             });
         }
-        // By time: neighbours share threads and stacks, which is what compression lives on.
+        // Neighbours share threads and stacks, which is what compression lives on.
         for profile in &mut profiles {
-            profile.samples.sort_by_key(|s| (s.tid, s.cpu, s.points.first().map_or(0, |p| p.time)));
+            profile.samples.sort_by_key(|s| (s.tid, s.cpu, s.stack));
         }
-        Some(Batch {
-            resources: open.resources.into_vec(),
-            frames: open.frames.into_vec(),
-            stacks: open.stacks.into_vec(),
-            profiles,
-        })
+        Some(Batch { resources: open.resources.into_vec(), frames, stacks, profiles })
     }
 
+    /// Unique, with little that differs within a batch: nothing of it can be compressed
+    /// but what is the same.
     fn profile_id(&self, number: u64) -> [u8; 16] {
-        let mut name = self.instance.as_bytes().to_vec();
-        name.extend_from_slice(&self.sequence.to_le_bytes());
-        name.extend_from_slice(&number.to_le_bytes());
-        // All zeros is no id.
-        xxh3_128(&name).max(1).to_le_bytes()
+        let mut id = [0; 16];
+        id[..8].copy_from_slice(&self.instance.to_le_bytes());
+        id[8..].copy_from_slice(&(self.sequence << 24 | number & 0xff_ffff).to_be_bytes());
+        id
     }
 
     fn labels(&self, process: &ProcessIdentity) -> Labels {
@@ -332,9 +331,9 @@ mod tests {
         });
         let again = Arc::new((*stack).clone());
         let mut aggregate = Aggregate::new("n1", "00");
-        aggregate.add(&sample(300, 1, &stack), &Facts);
-        aggregate.add(&sample(100, 1, &again), &Facts);
-        aggregate.add(&sample(200, 2, &stack), &Facts);
+        aggregate.add(&sample(300 << 20, 1, &stack), &Facts);
+        aggregate.add(&sample(100 << 20, 1, &again), &Facts);
+        aggregate.add(&sample(200 << 20, 2, &stack), &Facts);
         assert_eq!(aggregate.samples(), 3);
         let batch = aggregate.seal_at(1_000).unwrap();
         assert_eq!((batch.stacks.len(), batch.profiles.len(), batch.samples()), (1, 2, 3));
@@ -355,7 +354,8 @@ mod tests {
         assert_eq!(one.samples[0].thread.as_ref(), "name");
         assert_eq!(
             one.samples[0].points.iter().map(|p| (p.time, p.value)).collect::<Vec<_>>(),
-            [(1100, 10), (1300, 10)]
+            [(100 << 20, 10), (300 << 20, 10)],
+            "rounded"
         );
         let service = |p: &Profile| batch.resources[p.resource as usize].get("service.name").cloned();
         assert_eq!(service(one).as_deref(), Some("name"));

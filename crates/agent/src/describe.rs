@@ -68,7 +68,8 @@ impl Describer {
         };
         let mapping = Mapping { name: Arc::from(symbol.module), build_id: Arc::from(""), content_id: None };
         let line = Line { function: Arc::from(symbol.name), file: Arc::from(""), line: 0 };
-        Frame { kind, mapping: Some(Arc::new(mapping)), address: symbol.address, lines: vec![line] }
+        // The name says it all; where this kernel's code lies is nobody's business.
+        Frame { kind, mapping: Some(Arc::new(mapping)), address: 0, lines: vec![line] }
     }
 }
 

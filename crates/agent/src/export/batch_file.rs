@@ -11,17 +11,11 @@
 //! The file's name says instance, sequence and samples once more, so that a torn file
 //! can still be accounted for.
 
-use std::io::Read;
-
 use xxhash_rust::xxh3::xxh3_64;
 
 const MAGIC: &[u8; 8] = b"EFBATCH1";
 const HEADER: usize = 64;
 const EXTENSION: &str = ".batch";
-/// zstd's own default.
-const LEVEL: i32 = 3;
-/// Longest request after decompression: what servers take, by the contract.
-pub const MAX_REQUEST_BYTES: u64 = 64 << 20;
 
 /// Whose batch a file is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,12 +40,9 @@ pub enum BatchFileError {
     /// Another batch than the name says.
     #[error("it holds another batch than its name says")]
     Renamed,
-    /// The compressed request cannot be read.
-    #[error("cannot be decompressed: {0}")]
-    Compression(#[from] std::io::Error),
-    /// More than servers take.
-    #[error("longer than {MAX_REQUEST_BYTES} bytes after decompression")]
-    TooLong,
+    /// The file cannot be read.
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
 }
 
 impl BatchName {
@@ -75,22 +66,21 @@ impl BatchName {
     }
 }
 
-/// The file of a request.
-pub fn write(name: &BatchName, request: &[u8]) -> Result<Vec<u8>, std::io::Error> {
-    let payload = zstd::bulk::compress(request, LEVEL)?;
+/// The file of a compressed request.
+pub fn write(name: &BatchName, payload: &[u8]) -> Vec<u8> {
     let mut file = Vec::with_capacity(HEADER + payload.len());
     file.extend_from_slice(MAGIC);
     file.extend_from_slice(&name.instance_bytes());
-    for number in [name.sequence, name.samples, payload.len() as u64, xxh3_64(&payload)] {
+    for number in [name.sequence, name.samples, payload.len() as u64, xxh3_64(payload)] {
         file.extend_from_slice(&number.to_le_bytes());
     }
     file.extend_from_slice(&xxh3_64(&file).to_le_bytes());
-    file.extend_from_slice(&payload);
-    Ok(file)
+    file.extend_from_slice(payload);
+    file
 }
 
-/// The request of a file, protobuf bytes.
-pub fn read(name: &BatchName, file: &[u8]) -> Result<Vec<u8>, BatchFileError> {
+/// The compressed request of a file.
+pub fn read<'a>(name: &BatchName, file: &'a [u8]) -> Result<&'a [u8], BatchFileError> {
     let (header, payload) = file.split_at_checked(HEADER).ok_or(BatchFileError::Unknown)?;
     let number = |at: usize| {
         let mut bytes = [0; 8];
@@ -107,9 +97,7 @@ pub fn read(name: &BatchName, file: &[u8]) -> Result<Vec<u8>, BatchFileError> {
     if header[8..24] != name.instance_bytes() || number(24) != name.sequence || number(32) != name.samples {
         return Err(BatchFileError::Renamed);
     }
-    let mut request = Vec::new();
-    zstd::Decoder::new(payload)?.take(MAX_REQUEST_BYTES + 1).read_to_end(&mut request)?;
-    if request.len() as u64 > MAX_REQUEST_BYTES { Err(BatchFileError::TooLong) } else { Ok(request) }
+    Ok(payload)
 }
 
 #[cfg(test)]
@@ -122,16 +110,14 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read() {
-        let request = b"some bytes ".repeat(1000);
-        let file = write(&name(), &request).unwrap();
-        assert!(file.len() < 200);
-        assert_eq!(read(&name(), &file).unwrap(), request);
+        let file = write(&name(), b"some bytes");
+        assert_eq!(read(&name(), &file).unwrap(), b"some bytes");
         assert_eq!(BatchName::parse(&name().file_name()), Some(name()));
     }
 
     #[test]
     fn any_cut_and_any_flipped_bit_is_noticed() {
-        let file = write(&name(), b"abcdefgh").unwrap();
+        let file = write(&name(), b"abcdefgh");
         for end in 0..file.len() {
             assert!(read(&name(), &file[..end]).is_err(), "cut at {end}");
         }

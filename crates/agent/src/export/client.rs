@@ -1,20 +1,26 @@
 //! One request to the server over gRPC, and what its answer means for the batch.
 
-use std::time::Duration;
+use std::{
+    task::{Context, Poll},
+    time::Duration,
+};
 
-use bytes::{Buf, BufMut, Bytes};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use everflame_profile::{Report, report::REPORT_HEADER};
-use http::uri::PathAndQuery;
+use http::{HeaderValue, uri::PathAndQuery};
+use http_body_util::BodyExt;
 use opentelemetry_proto::tonic::collector::profiles::v1development::ExportProfilesServiceResponse;
 use prost::Message;
 use tonic::{
     Code, Request, Status,
+    body::Body,
     codec::{Codec, CompressionEncoding, DecodeBuf, Decoder, EncodeBuf, Encoder},
+    codegen::Service,
     metadata::{AsciiMetadataValue, MetadataKey},
     transport::{Channel, Endpoint},
 };
 
-use super::credentials::Credentials;
+use super::{credentials::Credentials, pack::unpack};
 
 const METHOD: &str = "/opentelemetry.proto.collector.profiles.v1development.ProfilesService/Export";
 const CONNECT_WITHIN: Duration = Duration::from_secs(5);
@@ -59,14 +65,23 @@ impl Client {
         Self { channel: endpoint.connect_lazy(), credentials, compression: Some(CompressionEncoding::Zstd) }
     }
 
-    /// Sends one request (protobuf bytes) with a report.
-    pub async fn export(&mut self, request: Bytes, report: Option<&Report>) -> Outcome {
+    /// Sends one request (as `pack` made it; empty for none) with a report.
+    pub async fn export(&mut self, packed: Bytes, report: Option<&Report>) -> Outcome {
+        let compression = self.compression.filter(|_| !packed.is_empty());
+        let as_packed = compression == Some(CompressionEncoding::Zstd);
+        let request = match as_packed || packed.is_empty() {
+            true => packed,
+            false => match unpack(&packed) {
+                Ok(request) => request.into(),
+                Err(e) => return Outcome::Refused(format!("the batch cannot be decompressed: {e}")),
+            },
+        };
         let request = match self.with_headers(request, report) {
             Ok(request) => request,
             Err(why) => return Outcome::Retry { why, after: None },
         };
-        let mut grpc = tonic::client::Grpc::new(self.channel.clone());
-        if let Some(encoding) = self.compression {
+        let mut grpc = tonic::client::Grpc::new(Packed { channel: self.channel.clone(), as_packed });
+        if let Some(encoding) = compression.filter(|_| !as_packed) {
             grpc = grpc.send_compressed(encoding);
         }
         if let Err(e) = grpc.ready().await {
@@ -116,6 +131,48 @@ impl Client {
             _ => Outcome::Retry { why, after },
         }
     }
+}
+
+/// A channel whose messages are compressed before they come to it, which tonic cannot know.
+#[derive(Debug, Clone)]
+struct Packed {
+    channel: Channel,
+    as_packed: bool,
+}
+
+impl Service<http::Request<Body>> for Packed {
+    type Response = http::Response<Body>;
+    type Error = tonic::transport::Error;
+    type Future = <Channel as Service<http::Request<Body>>>::Future;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.channel.poll_ready(context)
+    }
+
+    fn call(&mut self, mut request: http::Request<Body>) -> Self::Future {
+        if self.as_packed {
+            request.headers_mut().insert("grpc-encoding", HeaderValue::from_static("zstd"));
+            request = request.map(|body| {
+                let mut first = true;
+                Body::new(body.map_frame(move |frame| {
+                    frame.map_data(|bytes| match std::mem::take(&mut first) {
+                        true => flagged(bytes),
+                        false => bytes,
+                    })
+                }))
+            });
+        }
+        self.channel.call(request)
+    }
+}
+
+/// The beginning of a message with the first byte, its flag, saying that it is compressed.
+fn flagged(bytes: Bytes) -> Bytes {
+    let mut bytes = BytesMut::from(bytes);
+    if let Some(flag) = bytes.first_mut() {
+        *flag = 1;
+    }
+    bytes.freeze()
 }
 
 /// What a server said about a request that it took.

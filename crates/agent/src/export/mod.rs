@@ -8,6 +8,7 @@ mod client;
 mod credentials;
 mod files;
 mod metrics;
+mod pack;
 mod sender;
 mod spool;
 #[cfg(test)]

@@ -107,7 +107,7 @@ impl Sender {
             f.spool = f.spool.saturating_sub(samples);
             f.sent += samples;
         });
-        let read = self.shared.spool().request(&entry);
+        let read = self.shared.spool().packed(&entry);
         let request = match read {
             Ok(request) => request,
             Err(e) => {
@@ -118,7 +118,7 @@ impl Sender {
                 return self.shared.spool().unreadable();
             }
         };
-        match self.attempt(client, request.into(), &instance, samples).await {
+        match self.attempt(client, request, &instance, samples).await {
             Some(true) => self.shared.spool().acknowledged(),
             Some(false) => self.shared.spool().refused(),
             None => {
@@ -130,7 +130,7 @@ impl Sender {
         }
     }
 
-    /// One request about `instance`: whether the server took it, or `None` (after the
+    /// One request (compressed) about `instance`: whether the server took it, or `None` (after the
     /// pause that goes with a failure) if it is to be sent again.
     async fn attempt(&mut self, client: &mut Client, request: Bytes, instance: &str, samples: u64) -> Option<bool> {
         let report = self.shared.ledger.report_of(instance, samples);

@@ -13,9 +13,12 @@ use std::{
     sync::Arc,
 };
 
+use bytes::Bytes;
+
 use super::{
     batch_file::{self, BatchFileError, BatchName},
     files::{TEMPORARY, effect, lock, remove, write_whole},
+    pack::Packer,
 };
 use crate::ledger::{Figures, Ledger, Reason, account::Saved};
 
@@ -51,7 +54,7 @@ pub(super) struct Entry {
     pub name: BatchName,
     bytes: u64,
     /// The file's bytes, where they could not be written.
-    memory: Option<Arc<[u8]>>,
+    memory: Option<Bytes>,
 }
 
 /// How full the spool is.
@@ -79,6 +82,7 @@ pub(super) struct Spool {
     entries: VecDeque<Entry>,
     usage: SpoolUse,
     set_aside: usize,
+    packer: Packer,
 }
 
 impl Spool {
@@ -104,6 +108,7 @@ impl Spool {
             entries: VecDeque::new(),
             usage: SpoolUse::default(),
             set_aside: 0,
+            packer: Packer::default(),
         };
         spool.take_over();
         // From the first moment: a batch without an account could not be accounted for.
@@ -121,27 +126,30 @@ impl Spool {
         self.entries.front().cloned()
     }
 
-    /// The protobuf bytes of a batch.
-    pub fn request(&self, entry: &Entry) -> Result<Vec<u8>, BatchFileError> {
-        match &entry.memory {
-            Some(bytes) => batch_file::read(&entry.name, bytes),
-            None => batch_file::read(&entry.name, &fs::read(self.path(&entry.name))?),
-        }
+    /// The compressed request of a batch.
+    pub fn packed(&self, entry: &Entry) -> Result<Bytes, BatchFileError> {
+        let file = match &entry.memory {
+            Some(bytes) => bytes.clone(),
+            None => Bytes::from(fs::read(self.path(&entry.name))?),
+        };
+        let packed = batch_file::read(&entry.name, &file)?;
+        Ok(file.slice_ref(packed))
     }
 
     /// Takes a batch out of the aggregate's hands: on disk, else in memory, else it is
-    /// dropped and counted. Answers with the bytes it takes.
+    /// dropped and counted. Answers with the bytes of the compressed request.
     pub fn push(&mut self, request: &[u8], samples: u64) -> u64 {
         self.sequence += 1;
         let name = BatchName { instance: self.instance.clone(), sequence: self.sequence, samples };
-        let file = match batch_file::write(&name, request) {
-            Ok(file) => file,
+        let packed = match self.packer.pack(request) {
+            Ok(packed) => packed,
             Err(e) => {
                 tracing::error!("cannot compress a batch: {e}; its {samples} samples are dropped");
                 self.drop_new(samples);
                 return 0;
             }
         };
+        let file = batch_file::write(&name, &packed);
         let bytes = file.len() as u64;
         let kept = match self.write(&name, &file) {
             Ok(()) => {
@@ -158,7 +166,7 @@ impl Spool {
                 self.make_room(|usage| usage.memory_bytes + bytes > limit, |entry| entry.memory.is_some());
                 (self.usage.memory_bytes + bytes <= limit).then(|| {
                     self.usage.memory_bytes += bytes;
-                    Some(Arc::from(file))
+                    Some(Bytes::from(file))
                 })
             }
         };
@@ -172,7 +180,7 @@ impl Spool {
             f.aggregate = f.aggregate.saturating_sub(samples);
             f.spool += samples;
         });
-        bytes
+        packed.len() as u64
     }
 
     /// The server has the head for good.

@@ -104,7 +104,7 @@ fn send(spool: &mut Spool, ledger: &Ledger, books: &mut Books, answered: bool) {
         f.sent += samples;
     });
     strike();
-    if spool.request(&head).is_err() {
+    if spool.packed(&head).is_err() {
         return spool.unreadable();
     }
     strike();

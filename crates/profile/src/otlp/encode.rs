@@ -1,6 +1,8 @@
 //! Writes a batch as an OTLP request: a dictionary without repetition or orphans, and
 //! one `ResourceProfiles` per resource.
 
+use std::ops::Range;
+
 use opentelemetry_proto::tonic::{
     common::v1::{AnyValue, InstrumentationScope, KeyValue, any_value::Value},
     profiles::v1development::{
@@ -33,9 +35,11 @@ pub fn encode(batch: &Batch) -> ExportProfilesServiceRequest {
         .iter()
         .map(|stack| tables.stack(stack.0.iter().filter_map(|frame| locations.get(*frame as usize).copied()).collect()))
         .collect();
+    let times = || batch.profiles.iter().flat_map(|p| &p.samples).flat_map(|s| &s.points).map(|p| p.time.max(0) as u64);
+    let window = times().min().unwrap_or(0)..times().max().map_or(0, |last| last + 1);
     let mut by_resource: Vec<Vec<WireProfile>> = batch.resources.iter().map(|_| Vec::new()).collect();
     for profile in &batch.profiles {
-        let made = tables.profile(profile, &stacks);
+        let made = tables.profile(profile, &stacks, &window);
         if let Some(profiles) = by_resource.get_mut(profile.resource as usize) {
             profiles.push(made);
         }
@@ -186,7 +190,8 @@ impl<'a> Tables<'a> {
         push(&mut self.dictionary.stack_table, WireStack { location_indices })
     }
 
-    fn profile(&mut self, profile: &'a Profile, stacks: &[i32]) -> WireProfile {
+    /// All profiles say the same window: they were gathered together.
+    fn profile(&mut self, profile: &'a Profile, stacks: &[i32], window: &Range<u64>) -> WireProfile {
         let points = || profile.samples.iter().flat_map(|sample| &sample.points);
         let worth = |p: &Point| i64::try_from(p.samples).ok().and_then(|n| n.checked_mul(profile.period));
         let cpu = profile.sample_type == SampleType::cpu();
@@ -210,13 +215,11 @@ impl<'a> Tables<'a> {
                 timestamps_unix_nano: sample.points.iter().map(|p| p.time.max(0) as u64).collect(),
             })
             .collect();
-        let first = points().map(|p| p.time.max(0) as u64).min().unwrap_or(0);
-        let last = points().map(|p| p.time.max(0) as u64).max().unwrap_or(0);
         WireProfile {
             sample_type: Some(sample_type),
             samples,
-            time_unix_nano: first,
-            duration_nano: last - first + 1,
+            time_unix_nano: window.start,
+            duration_nano: window.end - window.start,
             period_type,
             period: profile.period,
             profile_id: profile.id.map_or_else(Vec::new, |id| id.to_vec()),

@@ -17,12 +17,14 @@ mod dictionary;
 mod encode;
 mod interner;
 mod measure;
+mod sections;
 mod weight;
 
 pub use cause::Cause;
 pub use decode::{DecodeError, Decoded, decode, decode_bytes};
 pub use encode::{encode, encode_to_bytes};
 pub use opentelemetry_proto::tonic::collector::profiles::v1development::ExportProfilesServiceRequest;
+pub use sections::sections;
 
 /// Names of attributes that have a place of their own in the data model.
 pub(crate) mod names {

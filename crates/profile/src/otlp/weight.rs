@@ -7,6 +7,8 @@ use opentelemetry_proto::tonic::{
     resource::v1::Resource,
 };
 
+use super::sections::varint;
+
 /// Messages that hold messages; all else is a leaf.
 #[derive(Clone, Copy, PartialEq)]
 enum Kind {
@@ -103,17 +105,4 @@ fn walk(kind: Kind, mut bytes: &[u8], limit: usize, depth: usize, total: &mut us
         }
     }
     Some(())
-}
-
-fn varint(bytes: &mut &[u8]) -> Option<u64> {
-    let mut value = 0u64;
-    for at in 0..10 {
-        let (byte, rest) = bytes.split_first()?;
-        *bytes = rest;
-        value |= u64::from(byte & 0x7f) << (7 * at);
-        if byte & 0x80 == 0 {
-            return Some(value);
-        }
-    }
-    None
 }
