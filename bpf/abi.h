@@ -83,9 +83,12 @@ struct unwind_rule {
 };
 
 /* ---- where is this pc? ---------------------------------------------------------------
- * A process is a run of mappings, sorted by start, in a pool that is cut into chunks. */
+ * A process is a run of mappings, sorted by start, in a pool that is cut into chunks. The
+ * element before a run is its head: `start` holds the generation that the run was written
+ * for, so that a walk can tell at its end whether the run was given to others meanwhile.
+ * Processes with the same mappings (forks) share a run. */
 
-#define MAPPING_CHUNK 65536 /* mappings in a chunk of the pool (1.5 MiB) */
+#define MAPPING_CHUNK 16384 /* elements in a chunk of the pool (384 KiB) */
 #define EXECUTABLE_ANON 1   /* executable memory of no file: frames by absolute address */
 #define EXECUTABLE_LIMIT 131072
 
@@ -98,9 +101,9 @@ struct mapping {
 
 struct process {         /* value of the map `processes`, keyed by pid (thread group) */
     __u32 chunk;
-    __u32 first;         /* index in the chunk */
-    __u32 count;
-    __u32 generation;    /* grows with each rewriting of the entry */
+    __u32 first;         /* index in the chunk; the head is at first - 1 */
+    __u32 count;         /* 0: nothing is known, and there is no run */
+    __u32 generation;    /* of the run, never 0 where there is one; none is used twice */
     __u64 exec_ns;       /* CLOCK_MONOTONIC of the last exec; older news from user space is stale */
 };
 

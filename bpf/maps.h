@@ -21,10 +21,11 @@ struct row_chunk {
 };
 
 /* The pool of mappings. User space writes the chunks through mappings of them: no system
- * call, and the outer map is updated (15 ms each, RCU) only to add a chunk. */
+ * call, and the outer map is updated (15 ms each, RCU) only to add a chunk. 256 chunks are
+ * four million mappings, 96 MiB; the agent's options allow fewer. */
 struct {
     __uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
-    __uint(max_entries, 64);
+    __uint(max_entries, 256);
     __type(key, __u32);
     __array(values, struct mapping_chunk);
 } mapping_chunks SEC(".maps");

@@ -72,6 +72,20 @@ static __always_inline void take_kernel_frames(struct bpf_perf_event_data *ctx, 
     w->frames_taken = n;
 }
 
+/* Whether the mappings that the walk went by are still the process's, and their place was
+ * not given to others under it. */
+static __always_inline int is_current(struct walk *w, __u32 pid) {
+    struct process *p = bpf_map_lookup_elem(&processes, &pid);
+    if (!p || p->generation != w->generation)
+        return 0;
+    if (!w->count)
+        return 1;
+    __u32 chunk = w->chunk, head = w->first - 1;
+    void *inner = bpf_map_lookup_elem(&mapping_chunks, &chunk);
+    struct mapping *m = inner ? bpf_map_lookup_elem(inner, &head) : 0;
+    return m && m->start == w->generation;
+}
+
 static __always_inline void walk_user(struct bpf_perf_event_data *ctx, struct task_struct *task, struct walk *w,
                                       __u32 cpu, __u32 pid) {
     if (!user_registers(ctx, task, w)) {
@@ -88,12 +102,15 @@ static __always_inline void walk_user(struct bpf_perf_event_data *ctx, struct ta
         w->count = p->count;
         w->generation = p->generation;
     }
+    __u64 kernel_stack = w->sample.stack;
     walk_to_root(w, cpu);
-    if (!p)
-        return;
-    p = bpf_map_lookup_elem(&processes, &pid);
-    if (!p || p->generation != w->generation)
+    if (p && !is_current(w, pid)) {
+        /* Frames by what others have mapped would be made up. */
+        w->frames_taken -= w->user_taken;
+        w->user_taken = 0;
+        w->sample.stack = kernel_stack;
         w->reason = TABLE_CHANGED;
+    }
 }
 
 /* Hands the record to the ring, with its frames unless they went before in this epoch. */

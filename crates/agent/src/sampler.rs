@@ -62,6 +62,7 @@ impl Sampler {
             ring_bytes: options.ring_bytes,
             time_limit_ns: options.time_limit_us * 1000,
             only_wanted: options.only_wanted,
+            ..ProgramOptions::default()
         })?;
         Ok(Self { programs, options: options.clone() })
     }

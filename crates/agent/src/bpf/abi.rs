@@ -5,7 +5,7 @@
 
 use std::sync::atomic::{AtomicI64, AtomicU64};
 
-pub const MAPPING_CHUNK: u32 = 65536;
+pub const MAPPING_CHUNK: u32 = 16384;
 pub const CHUNK_ELEMENTS: u32 = 16384;
 pub const ELEMENT_SIZE: usize = 64;
 pub const EXECUTABLE_LIMIT: u32 = 131072;

@@ -1,14 +1,36 @@
-//! The pool of mappings: each process's executable mappings as one sorted run.
+//! The pool of mappings: each process's executable mappings as one sorted run. Processes
+//! with the same mappings, as forks are, share one.
 
-use std::{collections::HashMap, time::Instant};
+use std::{
+    hash::{BuildHasher, RandomState},
+    sync::atomic::{Ordering, fence},
+    time::Instant,
+};
 
 use libbpf_rs::{MapCore, MapFlags, MapHandle};
+use rustc_hash::FxHashMap;
 
 use super::{abi, shared::Shared, space::Space, tables::new_chunk};
-use crate::processes::sink::{MappingEntry, MappingSink, NoRoom};
+use crate::processes::sink::{MappingEntry, MappingSink, MappingUsage, NoRoom};
 
 /// As in `bpf/maps.h`.
-const MAX_CHUNKS: u32 = 64;
+const MAX_CHUNKS: u32 = 256;
+/// Bytes of an element.
+const ELEMENT: usize = size_of::<abi::Mapping>();
+/// Bytes of a chunk.
+const CHUNK_BYTES: u64 = abi::MAPPING_CHUNK as u64 * ELEMENT as u64;
+
+/// A run in the pool, with its head.
+#[derive(Debug, Clone, Copy)]
+struct Run {
+    /// Of the head.
+    first: u32,
+    /// Mappings, without the head.
+    count: u32,
+    generation: u32,
+    /// Processes that have it.
+    users: u32,
+}
 
 /// Where processes' mappings are put.
 #[derive(Debug)]
@@ -17,33 +39,103 @@ pub struct MappingPool {
     processes: MapHandle,
     chunks: Vec<(MapHandle, Shared)>,
     space: Space,
-    runs: HashMap<u32, (u32, u32)>,
+    /// By a hash of what is in them, or a number near it where hashes collide.
+    runs: FxHashMap<u64, Run>,
+    /// Which run a process has.
+    of: FxHashMap<u32, u64>,
+    hasher: RandomState,
     generation: u32,
 }
 
 impl MappingPool {
-    pub(super) fn new(outer: MapHandle, processes: MapHandle) -> Self {
-        let space = Space::new(abi::MAPPING_CHUNK, MAX_CHUNKS, false);
-        Self { outer, processes, chunks: Vec::new(), space, runs: HashMap::new(), generation: 0 }
+    /// A pool of `bytes` at most, but at least one chunk.
+    pub(super) fn new(outer: MapHandle, processes: MapHandle, bytes: u64) -> Self {
+        let chunks = (bytes / CHUNK_BYTES).clamp(1, u64::from(MAX_CHUNKS)) as u32;
+        Self {
+            outer,
+            processes,
+            chunks: Vec::new(),
+            space: Space::new(abi::MAPPING_CHUNK, chunks, false),
+            runs: FxHashMap::default(),
+            of: FxHashMap::default(),
+            hasher: RandomState::new(),
+            generation: 0,
+        }
     }
 
-    fn allocate(&mut self, count: u32) -> Result<u32, NoRoom> {
-        if count == 0 || count > abi::MAPPING_CHUNK {
+    fn allocate(&mut self, elements: u32) -> Result<u32, NoRoom> {
+        if elements > abi::MAPPING_CHUNK {
             return Err(NoRoom);
         }
         loop {
-            if let Some(first) = self.space.allocate(count, Instant::now()) {
+            if let Some(first) = self.space.allocate(elements, Instant::now()) {
                 return Ok(first);
             }
-            let number = self.space.chunks();
-            if number == MAX_CHUNKS {
+            if self.space.is_grown() {
                 return Err(NoRoom);
             }
-            let size = size_of::<abi::Mapping>() as u32;
-            self.chunks.push(new_chunk("mappings", size, abi::MAPPING_CHUNK, &self.outer, number)?);
+            let chunk = new_chunk("mappings", ELEMENT as u32, abi::MAPPING_CHUNK, &self.outer, self.space.chunks())?;
+            self.chunks.push(chunk);
             self.space.grow();
         }
     }
+
+    /// The key and the run of these mappings, which counts one more user.
+    fn run(&mut self, entries: &[MappingEntry]) -> Result<(u64, Run), NoRoom> {
+        let bytes = to_bytes(entries);
+        let count = entries.len() as u32;
+        let mut key = self.hasher.hash_one(&bytes);
+        while let Some(run) = self.runs.get_mut(&key) {
+            let (chunk, at) = place(run.first + 1);
+            if run.count == count && self.chunks[chunk].1.holds(at, &bytes) {
+                run.users += 1;
+                return Ok((key, *run));
+            }
+            key = key.wrapping_add(1);
+        }
+        let first = self.allocate(count + 1)?;
+        self.generation = self.generation.wrapping_add(1).max(1);
+        let run = Run { first, count, generation: self.generation, users: 1 };
+        let head = MappingEntry { start: u64::from(run.generation), pages: 0, executable: 0, bias: 0 };
+        let (chunk, at) = place(first);
+        let chunk = &mut self.chunks[chunk].1;
+        chunk.write(at, &to_bytes(&[head]));
+        // A walk that sees any of what follows sees that the head has changed.
+        fence(Ordering::SeqCst);
+        chunk.write(at + ELEMENT, &bytes);
+        self.runs.insert(key, run);
+        Ok((key, run))
+    }
+
+    /// One user less. Says how many elements will be free for that.
+    fn drop_run(&mut self, key: u64) -> u32 {
+        let Some(run) = self.runs.get_mut(&key) else { return 0 };
+        run.users -= 1;
+        if run.users > 0 {
+            return 0;
+        }
+        let (first, elements) = (run.first, run.count + 1);
+        self.runs.remove(&key);
+        self.space.release(first, elements, Instant::now());
+        elements
+    }
+}
+
+/// Chunk, and offset in it in bytes.
+fn place(element: u32) -> (usize, usize) {
+    ((element / abi::MAPPING_CHUNK) as usize, (element % abi::MAPPING_CHUNK) as usize * ELEMENT)
+}
+
+/// As `struct mapping` lies in memory.
+fn to_bytes(entries: &[MappingEntry]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(entries.len() * ELEMENT);
+    for entry in entries {
+        bytes.extend_from_slice(&entry.start.to_le_bytes());
+        bytes.extend_from_slice(&entry.bias.to_le_bytes());
+        bytes.extend_from_slice(&entry.pages.to_le_bytes());
+        bytes.extend_from_slice(&entry.executable.to_le_bytes());
+    }
+    bytes
 }
 
 impl MappingSink for MappingPool {
@@ -58,43 +150,40 @@ impl MappingSink for MappingPool {
             self.remove(pid);
             return Ok(());
         }
-        let first = self.allocate(entries.len() as u32)?;
-        let size = size_of::<abi::Mapping>();
-        let mut bytes = Vec::with_capacity(entries.len() * size);
-        for entry in entries {
-            bytes.extend_from_slice(&entry.start.to_le_bytes());
-            bytes.extend_from_slice(&entry.bias.to_le_bytes());
-            bytes.extend_from_slice(&entry.pages.to_le_bytes());
-            bytes.extend_from_slice(&entry.executable.to_le_bytes());
-        }
-        let (chunk, at) = (first / abi::MAPPING_CHUNK, first % abi::MAPPING_CHUNK);
-        self.chunks[chunk as usize].1.write(at as usize * size, &bytes);
-        self.generation = self.generation.wrapping_add(1);
+        let (key, run) = self.run(entries)?;
         let value = abi::Process {
-            chunk,
-            first: at,
-            count: entries.len() as u32,
-            generation: self.generation,
+            chunk: run.first / abi::MAPPING_CHUNK,
+            first: run.first % abi::MAPPING_CHUNK + 1,
+            count: run.count,
+            generation: run.generation,
             exec_ns: known.map_or(0, |p| p.exec_ns),
         };
-        let updated = self.processes.update(&pid.to_le_bytes(), &value.to_bytes(), MapFlags::ANY);
-        let now = Instant::now();
-        if let Err(e) = updated {
-            self.space.release(first, entries.len() as u32, now);
+        // A fork has its parent's entry from the kernel already.
+        if known != Some(value)
+            && let Err(e) = self.processes.update(&pid.to_le_bytes(), &value.to_bytes(), MapFlags::ANY)
+        {
+            self.drop_run(key);
             tracing::debug!("process {pid} has no place in the table of processes: {e}");
             return Err(NoRoom);
         }
-        if let Some((old, count)) = self.runs.insert(pid, (first, entries.len() as u32)) {
-            self.space.release(old, count, now);
+        if let Some(old) = self.of.insert(pid, key) {
+            self.drop_run(old);
         }
         Ok(())
     }
 
-    fn remove(&mut self, pid: u32) {
+    fn remove(&mut self, pid: u32) -> u32 {
         // The exit program has usually been faster: that the key is missing is no error.
         let _ = self.processes.delete(&pid.to_le_bytes());
-        if let Some((first, count)) = self.runs.remove(&pid) {
-            self.space.release(first, count, Instant::now());
+        self.of.remove(&pid).map_or(0, |key| self.drop_run(key))
+    }
+
+    fn usage(&self) -> MappingUsage {
+        MappingUsage {
+            runs: self.runs.len() as u64,
+            elements: self.space.used() - self.space.rests(),
+            rests: self.space.rests(),
+            bytes: self.chunks.len() as u64 * CHUNK_BYTES,
         }
     }
 }

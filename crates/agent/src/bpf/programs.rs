@@ -20,11 +20,13 @@ pub struct ProgramOptions {
     pub time_limit_ns: u64,
     /// Sample only processes that are marked by [`Programs::want`], and their children.
     pub only_wanted: bool,
+    /// Bytes of processes' mappings at most.
+    pub mapping_bytes: u64,
 }
 
 impl Default for ProgramOptions {
     fn default() -> Self {
-        Self { ring_bytes: 1 << 20, time_limit_ns: 10_000_000, only_wanted: false }
+        Self { ring_bytes: 1 << 20, time_limit_ns: 10_000_000, only_wanted: false, mapping_bytes: 32 << 20 }
     }
 }
 
@@ -34,6 +36,7 @@ pub struct Programs {
     object: Object,
     _lifecycle: Vec<Link>,
     cpus: u32,
+    mapping_bytes: u64,
 }
 
 impl Programs {
@@ -83,7 +86,7 @@ impl Programs {
                 lifecycle.push(program.attach().map_err(|e| refused("attach a lifecycle program", e))?);
             }
         }
-        Ok(Self { object, _lifecycle: lifecycle, cpus })
+        Ok(Self { object, _lifecycle: lifecycle, cpus, mapping_bytes: options.mapping_bytes })
     }
 
     /// A handle of a map by its name in `bpf/maps.h`.
@@ -134,7 +137,7 @@ impl Programs {
 
     /// The pool of mappings.
     pub fn mapping_pool(&self) -> Result<MappingPool, BpfError> {
-        Ok(MappingPool::new(self.map("mapping_chunks")?, self.map("processes")?))
+        Ok(MappingPool::new(self.map("mapping_chunks")?, self.map("processes")?, self.mapping_bytes))
     }
 
     /// The space of unwind tables.

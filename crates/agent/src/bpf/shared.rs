@@ -22,7 +22,7 @@ impl Shared {
 
     /// Copies bytes in. The kernel programs must not be led here yet: whoever publishes
     /// the place does so afterwards, by a system call or a store with release order.
-    pub fn write(&self, offset: usize, bytes: &[u8]) {
+    pub fn write(&mut self, offset: usize, bytes: &[u8]) {
         let end = offset.checked_add(bytes.len()).expect("an offset within the mapping");
         assert!(end <= self.map.len(), "a write beyond the mapping");
         // SAFETY: the range was checked to lie within the live mapping, and `bytes` cannot
@@ -30,8 +30,18 @@ impl Shared {
         unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.map.as_mut_ptr().add(offset), bytes.len()) }
     }
 
+    /// Whether bytes are there that [`write`](Self::write) wrote. Not for what the kernel
+    /// programs write.
+    pub fn holds(&self, offset: usize, bytes: &[u8]) -> bool {
+        let end = offset.checked_add(bytes.len()).expect("an offset within the mapping");
+        assert!(end <= self.map.len(), "a look beyond the mapping");
+        // SAFETY: in range of the live mapping, where only we write, and only through a `&mut`
+        // of this value, which nobody has while this borrow lasts.
+        unsafe { std::slice::from_raw_parts(self.map.as_ptr().add(offset), bytes.len()) == bytes }
+    }
+
     /// Stores a word so that what was written before is seen by who sees the word.
-    pub fn publish_u32(&self, offset: usize, value: u32) {
+    pub fn publish_u32(&mut self, offset: usize, value: u32) {
         assert!(offset.is_multiple_of(4) && offset + 4 <= self.map.len(), "a word beyond the mapping");
         // SAFETY: in range and aligned (a mapping starts on a page); atomics may be shared
         // with the kernel.

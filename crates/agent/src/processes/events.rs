@@ -26,7 +26,7 @@ impl Processes {
                     self.read(pid, time, registry);
                 }
                 let Some(process) = self.all.get_mut(&pid).filter(|p| p.as_of < time) else { return };
-                if process.image.is_none() && mapping.file.inode != 0 && self.unidentified.contains(&pid) {
+                if process.image.is_none() && mapping.file.inode != 0 && !process.identified {
                     process.image = Some(mapping.name.clone());
                 }
                 let number = registry.meet(pid, &mapping);
@@ -58,7 +58,8 @@ impl Processes {
             return;
         };
         let (space, kernel_thread) = (process.space.clone(), process.kernel_thread);
-        let (image, identity, published) = (process.image.clone(), Arc::clone(&process.identity), process.published);
+        let (image, identity) = (process.image.clone(), Arc::clone(&process.identity));
+        let (identified, published) = (process.identified, process.published);
         if !self.has_room() {
             // The kernel copied its parent's entry, which nobody would look after.
             self.sink.remove(pid);
@@ -67,8 +68,8 @@ impl Processes {
         self.generation += 1;
         let identity = ProcessIdentity { pid, generation: self.generation, ..(*identity).clone() };
         self.begin(pid, time, identity, space);
-        if self.unidentified.contains(&parent) {
-            self.unidentified.insert(pid);
+        if !identified {
+            self.ask(pid);
         }
         if let Some(process) = self.all.get_mut(&pid) {
             process.kernel_thread = kernel_thread;
@@ -94,7 +95,7 @@ impl Processes {
         process.kernel_thread = false;
         process.headless = false;
         self.shared.begin_life(pid, Life { since: time, identity: Arc::clone(&process.identity) });
-        self.unidentified.insert(pid);
+        self.ask(pid);
         self.ending.remove(&pid);
         self.dirty.insert(pid);
         if self.again.len() < MAX_PROCESSES {

@@ -27,6 +27,7 @@ impl Handle {
     /// is known of is named after its thread's `comm` and has generation 0.
     pub fn process(&self, pid: u32, time: u64, comm: &str) -> Arc<ProcessIdentity> {
         self.shared.identity(pid, time).unwrap_or_else(|| {
+            self.shared.note_unknown(pid);
             let empty: Str = Arc::from("");
             Arc::new(ProcessIdentity {
                 pid,
@@ -67,7 +68,8 @@ impl Handle {
                 last = executable;
             }
         }
-        if sample.completeness == Completeness::UnknownMapping {
+        self.shared.note_sampled(sample.pid);
+        if matches!(sample.completeness, Completeness::UnknownMapping | Completeness::TableChanged) {
             self.note_unknown_mapping(sample.pid);
         }
     }

@@ -7,13 +7,17 @@ mod facts;
 mod handle;
 pub mod maps;
 pub(crate) mod patience;
+mod publish;
+mod reading;
 pub mod records;
+mod settle;
 pub(crate) mod shared;
 pub mod sink;
 mod space;
 pub(crate) mod stats;
 mod table;
 mod tracker;
+mod upkeep;
 
 pub use handle::Handle;
 pub use stats::TrackerStats;

@@ -17,6 +17,8 @@ use crate::{bpf::monotonic_ns, executables, identity::ProcessIdentity};
 
 /// Processes that wait to be read again, at most.
 pub const MAX_UNKNOWN: usize = 1024;
+/// Processes in samples of one second that are noted as used, at most.
+const MAX_SAMPLED: usize = 65_536;
 /// Images that a pid had one after the other and of which late samples may come, at most.
 const MAX_PAST: usize = 4;
 
@@ -40,6 +42,7 @@ pub struct Shared {
     used: Box<[AtomicU32]>,
     second: AtomicU32,
     unknown: Mutex<FxHashSet<u32>>,
+    sampled: Mutex<FxHashSet<u32>>,
     pub ready: AtomicBool,
     pub stopped: AtomicBool,
     /// Never blocks.
@@ -55,6 +58,7 @@ impl Shared {
             used: std::iter::repeat_with(AtomicU32::default).take(executables::NUMBERS as usize).collect(),
             second: AtomicU32::new(0),
             unknown: Mutex::default(),
+            sampled: Mutex::default(),
             ready: AtomicBool::new(false),
             stopped: AtomicBool::new(false),
             wake,
@@ -151,6 +155,20 @@ impl Shared {
         if first {
             self.wake();
         }
+    }
+
+    /// A process was in a sample.
+    pub fn note_sampled(&self, pid: u32) {
+        let mut sampled = self.sampled.lock().unwrap_or_else(PoisonError::into_inner);
+        // Beyond that it may look unused: it comes back when the next sample asks for it.
+        if sampled.len() < MAX_SAMPLED {
+            sampled.insert(pid);
+        }
+    }
+
+    /// Takes the processes that were in samples since the last time.
+    pub fn take_sampled(&self) -> FxHashSet<u32> {
+        std::mem::take(&mut *self.sampled.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Takes the processes to read again.

@@ -26,8 +26,27 @@ pub trait MappingSink {
     /// it wins.
     fn set(&mut self, pid: u32, entries: &[MappingEntry], as_of: u64) -> Result<(), NoRoom>;
 
-    /// Forgets a process.
-    fn remove(&mut self, pid: u32);
+    /// Forgets a process. Says how much room that makes in a while, in the unit of
+    /// [`MappingUsage::elements`]: nothing where others have the same mappings.
+    fn remove(&mut self, pid: u32) -> u32;
+
+    /// How much is there.
+    fn usage(&self) -> MappingUsage {
+        MappingUsage::default()
+    }
+}
+
+/// What the table of mappings holds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct MappingUsage {
+    /// Distinct sets of mappings.
+    pub runs: u64,
+    /// Mappings in them, and a head for each.
+    pub elements: u64,
+    /// Those that will be free in a moment.
+    pub rests: u64,
+    /// Memory, bytes.
+    pub bytes: u64,
 }
 
 /// The tables of executables.

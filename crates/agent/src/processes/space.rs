@@ -1,12 +1,14 @@
 //! The executable part of a process's address space.
 
+use std::{collections::HashSet, sync::Arc};
+
 use super::records::NewMapping;
 
 /// Executable mappings that are kept of one process.
 pub const MAX_AREAS: usize = 4096;
 
 /// An executable mapping.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Area {
     /// First address.
     pub start: u64,
@@ -18,16 +20,22 @@ pub struct Area {
     pub number: u32,
 }
 
-/// Executable mappings, sorted, without overlap.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+/// Executable mappings, sorted, without overlap. Cheap to clone: a fork has its parent's
+/// until one of the two changes.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Space {
-    areas: Vec<Area>,
+    areas: Arc<Vec<Area>>,
 }
 
 impl Space {
     /// The mappings, sorted by start.
     pub fn areas(&self) -> &[Area] {
         &self.areas
+    }
+
+    /// The same for two that are one in memory.
+    pub fn identity(&self) -> usize {
+        Arc::as_ptr(&self.areas) as usize
     }
 
     /// Adds a mapping; what lies below it is replaced, as in the process. `number` is `None`
@@ -47,23 +55,46 @@ impl Space {
         if self.areas.len() - (behind.max(first) - first) + kept > MAX_AREAS {
             return false;
         }
-        self.areas.splice(first..behind.max(first), pieces.into_iter().flatten());
+        let areas = Arc::make_mut(&mut self.areas);
+        areas.splice(first..behind.max(first), pieces.into_iter().flatten());
         true
     }
 
     /// Forgets all.
     pub fn clear(&mut self) {
-        self.areas = Vec::new();
+        self.areas = Arc::default();
     }
 
     /// Gives all mappings of one number to another. Says whether there were any.
     pub fn renumber(&mut self, old: u32, new: u32) -> bool {
-        let mut any = false;
-        for area in self.areas.iter_mut().filter(|a| a.number == old) {
-            area.number = new;
-            any = true;
+        if !self.areas.iter().any(|a| a.number == old) {
+            return false;
         }
-        any
+        for area in Arc::make_mut(&mut self.areas).iter_mut().filter(|a| a.number == old) {
+            area.number = new;
+        }
+        true
+    }
+}
+
+/// Spaces that were read one by one though their processes are forks of each other, once.
+#[derive(Debug, Default)]
+pub struct Spaces(HashSet<Space>);
+
+impl Spaces {
+    /// The shared form.
+    pub fn share(&mut self, mut space: Space) -> Space {
+        if let Some(known) = self.0.get(&space) {
+            return known.clone();
+        }
+        Arc::make_mut(&mut space.areas).shrink_to_fit();
+        self.0.insert(space.clone());
+        space
+    }
+
+    /// Forgets those that nobody has any more.
+    pub fn sweep(&mut self) {
+        self.0.retain(|space| Arc::strong_count(&space.areas) > 1);
     }
 }
 
@@ -105,6 +136,32 @@ mod tests {
         assert!(!space.add(&mapping(2, 3, 0), Some(8)), "it would cut one in two");
         assert_eq!(space, before);
         assert!(space.add(&mapping(0, 25, 0), Some(8)), "one that replaces others has room");
+    }
+
+    #[test]
+    fn equal_spaces_are_one_until_they_differ() {
+        let mut spaces = Spaces::default();
+        let read = |numbers: &[u32]| {
+            let mut space = Space::default();
+            for number in numbers {
+                let start = u64::from(*number) * 100;
+                assert!(space.add(&mapping(start, start + 10, 0), Some(*number)));
+            }
+            space
+        };
+        let (one, other) = (spaces.share(read(&[8, 9])), spaces.share(read(&[8, 9])));
+        assert_eq!(one.identity(), other.identity());
+        let mut fork = one.clone();
+        assert!(!fork.renumber(10, 11));
+        assert_eq!(fork.identity(), one.identity());
+        assert!(fork.renumber(9, 11));
+        assert_ne!(fork.identity(), one.identity());
+        assert_eq!(list(&one), list(&other));
+        spaces.sweep();
+        assert_eq!(spaces.0.len(), 1);
+        drop((one, other));
+        spaces.sweep();
+        assert_eq!(spaces.0.len(), 0);
     }
 
     proptest::proptest! {

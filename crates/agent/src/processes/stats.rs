@@ -54,6 +54,12 @@ figures! {
     processes,
     /// Processes that found no place in the table.
     processes_refused,
+    /// Processes forgotten for others; they come back when a sample names them.
+    processes_evicted,
+    /// Processes that ended and are kept for late samples now.
+    processes_ended,
+    /// Processes that are still to be asked who they are now.
+    processes_unidentified,
     /// Processes that could not be read, though they were there.
     processes_unreadable,
     /// Calls about a process that did not come back in time or were not made for that reason.
@@ -64,6 +70,12 @@ figures! {
     mappings_no_room,
     /// Times that processes' mappings were handed to the kernel.
     mappings_published,
+    /// Distinct sets of mappings that are in the kernel now; forks share one.
+    mapping_runs,
+    /// Places that they take now.
+    mapping_elements,
+    /// Memory for them, bytes.
+    mapping_bytes,
     /// Records of the side band.
     records,
     /// Records that the side band lost.

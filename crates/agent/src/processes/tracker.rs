@@ -44,6 +44,10 @@ const LONG_WAIT: i32 = 1000;
 const SWEEP_EVERY: u32 = 30;
 /// Seconds between two readings of all of /proc, at least.
 const SCAN_EVERY: u32 = 2;
+/// They rest so many times longer than the last one took.
+const SCAN_SHARE: u32 = 10;
+/// Records that are held at most; of more, the oldest count as lost.
+const MAX_HELD: usize = 65_536;
 /// How long after the start the facts of executables are waited for until the tracker says
 /// that it is ready.
 const READY_WITHIN_NS: u64 = 2_000_000_000;
@@ -106,6 +110,7 @@ pub struct Tracker {
     scratch: Vec<u8>,
     scan_wanted: bool,
     scanned: u32,
+    scan_from: u32,
     ticked: u32,
     swept: u32,
     started: u64,
@@ -158,6 +163,7 @@ impl Tracker {
             scratch: Vec::new(),
             scan_wanted: true,
             scanned: 0,
+            scan_from: 0,
             ticked: shared.seconds(),
             swept: shared.seconds(),
             started: monotonic_ns(),
@@ -187,7 +193,7 @@ impl Tracker {
         self.processes.settle(&mut self.registry, horizon);
         if !self.shared.ready.load(Ordering::Relaxed) {
             let waited = monotonic_ns() - self.started > READY_WITHIN_NS;
-            if self.scanned != 0 && (waited || !self.registry.is_looking()) {
+            if self.scanned != 0 && !self.processes.is_scanning() && (waited || !self.registry.is_looking()) {
                 self.shared.ready.store(true, Ordering::Release);
             }
         }
@@ -198,6 +204,7 @@ impl Tracker {
         let unsettled = self.processes.unsettled();
         let soon = !self.held.is_empty() || unsettled == Some(0);
         let timeout = match unsettled {
+            _ if self.processes.is_scanning() => 0,
             _ if soon => SHORT_WAIT,
             Some(ns) => (ns / 1_000_000) as i32,
             None => LONG_WAIT,
@@ -226,6 +233,11 @@ impl Tracker {
         self.band.drain(&mut self.scratch, |bytes| records::parse(bytes, held));
         self.shared.stats.records.add((held.len() - before) as u64);
         held.sort_by_key(|record| record.time);
+        if let Some(excess) = held.len().checked_sub(MAX_HELD + 1) {
+            held.drain(..=excess);
+            self.shared.stats.records_lost.add(excess as u64 + 1);
+            self.scan_wanted = true;
+        }
         let old = held.partition_point(|record| record.time <= horizon);
         for record in held.drain(..old) {
             if let Event::Lost { records } = record.event {
@@ -254,16 +266,24 @@ impl Tracker {
         self.processes.renew(&known, &same);
     }
 
-    /// Reads all of /proc at the start and when records were lost.
+    /// Reads all of /proc, a slice at a time, at the start and when records were lost.
     fn scan(&mut self) {
+        if self.processes.is_scanning() {
+            self.processes.scan_on(&mut self.registry);
+            let rest = SCAN_EVERY.max(SCAN_SHARE * (self.shared.seconds() - self.scanned));
+            self.scan_from = self.shared.seconds() + rest;
+            return;
+        }
         let now = self.shared.seconds();
-        if !self.scan_wanted || (self.scanned != 0 && now < self.scanned + SCAN_EVERY) {
+        if !self.scan_wanted || now < self.scan_from {
             return;
         }
         self.scan_wanted = false;
         self.scanned = now.max(1);
-        if let Err(e) = self.processes.scan(&mut self.registry) {
-            tracing::warn!("/proc cannot be read, processes that run already are not known: {e}");
+        self.scan_from = now + SCAN_EVERY;
+        match self.processes.begin_scan() {
+            Ok(()) => self.processes.scan_on(&mut self.registry),
+            Err(e) => tracing::warn!("/proc cannot be read, processes that run already are not known: {e}"),
         }
     }
 

@@ -70,8 +70,8 @@ impl MappingSink for Sink {
         Ok(())
     }
 
-    fn remove(&mut self, pid: u32) {
-        self.0.mappings.lock().unwrap().remove(&pid);
+    fn remove(&mut self, pid: u32) -> u32 {
+        self.0.mappings.lock().unwrap().remove(&pid).map_or(0, |entries| entries.len() as u32)
     }
 }
 
