@@ -14,6 +14,7 @@ pub mod ledger;
 pub mod pins;
 pub mod processes;
 pub mod recorder;
+pub mod rights;
 pub mod sample;
 pub mod sampler;
 pub mod status;

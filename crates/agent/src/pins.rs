@@ -12,7 +12,7 @@ use crate::bpf::{
 };
 
 /// Where the counters are pinned.
-const PINNED: &str = "/sys/fs/bpf/everflame";
+pub const PINNED: &str = "/sys/fs/bpf/everflame";
 
 /// The pins of the agents that used one spool.
 #[derive(Debug)]

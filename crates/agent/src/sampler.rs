@@ -17,6 +17,7 @@ use crate::{
     },
     describe::Describer,
     processes::{Handle, Tracker, TrackerOptions},
+    rights::Rights,
     sample::RawSample,
 };
 
@@ -57,6 +58,11 @@ pub struct Sampler {
 impl Sampler {
     /// Loads and verifies the kernel programs.
     pub fn load(options: &SamplerOptions) -> Result<Self, BpfError> {
+        let rights = Rights::own();
+        if let Some(missing) = rights.needed_and_missing() {
+            return Err(BpfError::Rights(missing));
+        }
+        rights.say_missing();
         crate::sys::give_memory_back();
         let programs = Programs::load(&ProgramOptions {
             ring_bytes: options.ring_bytes,

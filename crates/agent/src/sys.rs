@@ -116,22 +116,22 @@ pub struct Confinement {
     pub address_space: u64,
     /// Seconds of CPU time in its whole life.
     pub cpu_seconds: u64,
-    /// User and group to become.
+    /// User and group to become, where that is allowed.
     pub user: u32,
 }
 
-/// Gives up, for this process and for good: user and groups, capabilities, the gaining of
-/// new ones, being traced by its new user, core dumps, writing files, opening more than a
-/// few, starting processes. It dies with its parent.
+/// Gives up, for this process and for good: user and groups (where it may change them),
+/// capabilities, the gaining of new ones, being traced by its new user, core dumps, writing
+/// files, opening more than a few, starting processes. It dies with its parent.
 pub fn confine(limits: &Confinement) -> io::Result<()> {
     // SAFETY: all calls take numbers or pointers to valid local structs that outlive them.
     unsafe {
         check(libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL).into())?;
         check(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0).into())?;
         if libc::geteuid() == 0 {
-            check(libc::setgroups(0, std::ptr::null()).into())?;
-            check(libc::setresgid(limits.user, limits.user, limits.user).into())?;
-            check(libc::setresuid(limits.user, limits.user, limits.user).into())?;
+            unless_denied(check(libc::setgroups(0, std::ptr::null()).into()))?;
+            unless_denied(check(libc::setresgid(limits.user, limits.user, limits.user).into()))?;
+            unless_denied(check(libc::setresuid(limits.user, limits.user, limits.user).into()))?;
         }
         // Version 3 of struct __user_cap_header_struct, for this process; two empty sets.
         let header: [u32; 2] = [0x2008_0522, 0];
@@ -153,6 +153,23 @@ pub fn confine(limits: &Confinement) -> io::Result<()> {
             check(libc::setrlimit(resource, &limit).into())?;
         }
     }
+    Ok(())
+}
+
+/// To be refused is no failure: what is given up beside it has to do.
+fn unless_denied(result: io::Result<libc::c_long>) -> io::Result<()> {
+    match result {
+        Err(e) if e.kind() != io::ErrorKind::PermissionDenied => Err(e),
+        _ => Ok(()),
+    }
+}
+
+/// Puts a filter before all further system calls of this thread and of those it starts.
+/// The process must not be able to gain privileges ([`confine`]).
+pub fn filter_calls(program: &[libc::sock_filter]) -> io::Result<()> {
+    let program = libc::sock_fprog { len: program.len() as u16, filter: program.as_ptr().cast_mut() };
+    // SAFETY: the kernel reads as many instructions as is said from the slice, and copies them.
+    check(unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program) }.into())?;
     Ok(())
 }
 

@@ -1,5 +1,6 @@
-//! Who runs as whom. The sampler needs privileges; the web server does not get them: as
-//! root it becomes `nobody` before it opens a file or a port of its own.
+//! Who runs as whom. The sampler needs privileges; the web server does not get them: before
+//! it opens a file or a port of its own it gives up its capabilities, and as root becomes
+//! `nobody`, unless it may not change users, as in containers.
 
 use std::{
     fs::{self, File},
@@ -12,6 +13,7 @@ use std::{
 };
 
 use anyhow::{Context, bail};
+use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabilities};
 
 /// `nobody` on every distribution.
 const NOBODY: u32 = 65534;
@@ -31,9 +33,18 @@ pub fn is_part() -> bool {
     std::env::var_os(ENDS_WITH_PARENT).is_some()
 }
 
-/// Whether this process is root.
-pub fn is_root() -> bool {
-    rustix::process::geteuid().is_root()
+/// Whether this process is root and may become another user and give files away.
+fn may_change_users() -> bool {
+    let needed = CapabilitySet::SETUID | CapabilitySet::SETGID | CapabilitySet::CHOWN;
+    rustix::process::geteuid().is_root() && capabilities(None).is_ok_and(|sets| sets.effective.contains(needed))
+}
+
+/// Gives up the capabilities that were inherited, but for the one that opens low ports. To be
+/// called before there are threads, whose own they are.
+fn give_up_capabilities() -> anyhow::Result<()> {
+    let kept = capabilities(None).map(|sets| sets.permitted & CapabilitySet::NET_BIND_SERVICE);
+    let sets = |kept| CapabilitySets { effective: kept, permitted: kept, inheritable: CapabilitySet::empty() };
+    kept.and_then(|kept| set_capabilities(None, sets(kept))).context("cannot give up capabilities")
 }
 
 /// The server's room in a data directory.
@@ -46,7 +57,7 @@ pub fn prepare_data(data: &Path) -> anyhow::Result<()> {
     let room = data.join(SERVER_ROOM);
     fs::create_dir_all(&room)
         .with_context(|| format!("cannot make the directory {}: choose another with --data", room.display()))?;
-    if is_root() {
+    if may_change_users() {
         give_away(&room).with_context(|| {
             format!("cannot give {} to the unprivileged server: choose another directory with --data", room.display())
         })?;
@@ -76,24 +87,29 @@ pub fn unprivileged(data: &Path) -> anyhow::Result<Command> {
     let directory = File::open(&room).with_context(|| format!("cannot open the directory {}", room.display()))?;
     let mut command = Command::new("/proc/self/exe");
     command.stdin(Stdio::from(directory)).env(DATA_ON_STDIN, fs::canonicalize(data).unwrap_or_else(|_| data.into()));
-    if is_root() {
+    if may_change_users() {
         command.uid(NOBODY).gid(NOBODY);
     }
     Ok(command)
 }
 
-/// In the server: as root, starts over as `nobody`. Returns where its room is to be reached,
+/// In the server: gives up what it was given, and as root starts over as `nobody`. Returns where its room is to be reached,
 /// and how the data directory is called.
 pub fn enter(data: &Path) -> anyhow::Result<(PathBuf, PathBuf)> {
     if let Some(name) = std::env::var_os(DATA_ON_STDIN) {
         std::env::set_current_dir("/proc/self/fd/0").context("the data directory was not handed over")?;
+        give_up_capabilities()?;
         if is_part() {
             let _ = rustix::process::set_parent_process_death_signal(Some(PARENT_ENDS));
         }
         return Ok((PathBuf::from("."), PathBuf::from(name)));
     }
     prepare_data(data)?;
-    if !is_root() {
+    if !may_change_users() {
+        if rustix::process::geteuid().is_root() {
+            tracing::info!("users cannot be changed here: the server stays root, without its capabilities");
+        }
+        give_up_capabilities()?;
         return Ok((data.join(SERVER_ROOM), data.to_owned()));
     }
     let error = unprivileged(data)?.args(std::env::args_os().skip(1)).exec();

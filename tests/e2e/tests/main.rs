@@ -16,6 +16,7 @@ mod suite {
     pub mod otlp;
     pub mod places;
     pub mod refusals;
+    pub mod rights;
     pub mod runtimes;
     pub mod shapes;
     pub mod surroundings;
@@ -37,6 +38,8 @@ fn main() -> ExitCode {
         ("surroundings::not_root", surroundings::not_root),
         ("surroundings::no_btf", surroundings::no_btf),
         ("surroundings::hostile_elf_files", surroundings::hostile_elf_files),
+        ("rights::every_subset_of_the_capabilities", rights::every_subset_of_the_capabilities),
+        ("rights::the_web_server_has_none", rights::the_web_server_has_none),
         ("known_truth::cpp_without_frame_pointers", known_truth::cpp),
         ("known_truth::rust", known_truth::rust),
         ("known_truth::go", known_truth::go),

@@ -26,6 +26,9 @@ pub enum BpfError {
         /// What the reader can do.
         remedy: &'static str,
     },
+    /// Capabilities are missing without which nothing works.
+    #[error("the sampler needs {0}: run as root, or give the process these capabilities")]
+    Rights(String),
     /// A map cannot be created or mapped.
     #[error("no memory for the map `{map}`: {source}; raise the memory limit of the agent's cgroup")]
     Map {
@@ -42,6 +45,19 @@ pub enum BpfError {
         /// What the kernel answered.
         source: std::io::Error,
     },
+}
+
+/// Those of the system calls that only a sampler makes which are refused before the kernel
+/// looks at what is asked: by a filter, by a security module, or for want of capabilities.
+pub fn refused_calls() -> Vec<&'static str> {
+    let refused = |number, first: libc::c_long| {
+        // SAFETY: a command that does not exist, or attributes at address 0: the call fails in any case.
+        let result = unsafe { libc::syscall(number, first, 0, -1, -1, 0) };
+        let error = std::io::Error::last_os_error().raw_os_error();
+        result < 0 && matches!(error, Some(libc::EPERM | libc::EACCES | libc::ENOSYS))
+    };
+    let calls = [("bpf", libc::SYS_bpf, -1), ("perf_event_open", libc::SYS_perf_event_open, 0)];
+    calls.into_iter().filter(|(_, number, first)| refused(*number, *first)).map(|(name, ..)| name).collect()
 }
 
 /// CLOCK_MONOTONIC in nanoseconds: the clock of every time stamp of the kernel side.

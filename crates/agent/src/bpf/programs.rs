@@ -189,7 +189,10 @@ pub fn pinned_counters(path: &Path) -> Option<CounterMap> {
 
 fn refused(what: &'static str, error: libbpf_rs::Error) -> BpfError {
     let remedy = match into_io_kind(&error) {
-        std::io::ErrorKind::PermissionDenied => "run as root, or with CAP_BPF and CAP_PERFMON",
+        std::io::ErrorKind::PermissionDenied => {
+            "CAP_BPF and CAP_PERFMON must be those of the host's user namespace, and the seccomp profile must let \
+             bpf and perf_event_open through; `everflame doctor` says which is missing"
+        }
         std::io::ErrorKind::OutOfMemory => "raise the memory limit of the agent's cgroup",
         _ => "Linux 5.10 or newer is needed; `everflame doctor` says what is missing",
     };

@@ -77,6 +77,10 @@ pub fn find(pid: u32, mapping: &NewMapping) -> Result<Found, OpenError> {
     if let Some(found) = attempt(open(&own, libc::O_PATH), None) {
         return found;
     }
+    // The executable itself, which takes fewer rights.
+    if let Some(found) = attempt(open(&format!("/proc/{pid}/exe"), libc::O_PATH), Some(mapping.file)) {
+        return found;
+    }
     // What stands at its path, as the process sees it and as we do, if it is the same file.
     let name = mapping.name.strip_suffix(b" (deleted)").unwrap_or(&mapping.name);
     if let Ok(name) = CString::new(name) {

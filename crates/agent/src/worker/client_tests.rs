@@ -93,7 +93,7 @@ fn a_worker_that_ended_between_two_files_did_not_end_over_the_second() {
 fn it_has_no_rights() {
     let mut worker = worker(PATIENCE);
     let answer = ask(&mut worker, b"break out", Wish::Fault).unwrap();
-    assert_eq!(String::from_utf8(answer).unwrap(), "open false run false write false");
+    assert_eq!(String::from_utf8(answer).unwrap(), "open false run false write false connect false");
     let pid = worker.running.as_ref().unwrap().child.id();
     // The test program runs a test on a thread of its own, the last.
     let threads = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
@@ -108,6 +108,7 @@ fn it_has_no_rights() {
         eprintln!("SKIPPED in part: without root the worker keeps its user");
     }
     assert_eq!(field("NoNewPrivs:"), "1");
+    assert_eq!(field("Seccomp:"), "2", "its system calls are filtered");
     for set in ["CapInh:", "CapPrm:", "CapEff:", "CapAmb:"] {
         assert_eq!(field(set), "0000000000000000", "{set}");
     }

@@ -2,6 +2,7 @@
 
 use std::io;
 
+use super::filter;
 use crate::sys::{self, Confinement};
 
 /// Nobody, on every distribution.
@@ -16,5 +17,6 @@ const CPU_SECONDS: u64 = 120;
 /// Gives up everything but the open socket, memory and some CPU time.
 pub fn confine() -> io::Result<()> {
     std::env::set_current_dir("/")?;
-    sys::confine(&Confinement { data: DATA, address_space: ADDRESS_SPACE, cpu_seconds: CPU_SECONDS, user: NOBODY })
+    sys::confine(&Confinement { data: DATA, address_space: ADDRESS_SPACE, cpu_seconds: CPU_SECONDS, user: NOBODY })?;
+    sys::filter_calls(&filter::program())
 }

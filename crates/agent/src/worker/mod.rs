@@ -6,6 +6,7 @@
 
 pub mod client;
 mod confine;
+mod filter;
 mod mapping;
 pub mod protocol;
 
@@ -28,8 +29,9 @@ const RETIRE_FILE: u64 = 16 << 20;
 /// Gives up its rights before it looks at anything. To be called before any other thread is
 /// started: some rights are a thread's own.
 pub fn main() -> ExitCode {
-    let served = confine::confine().and_then(|()| {
-        let socket = UnixStream::from(std::io::stdin().as_fd().try_clone_to_owned()?);
+    let socket = std::io::stdin().as_fd().try_clone_to_owned().map(UnixStream::from);
+    let served = socket.and_then(|socket| {
+        confine::confine()?;
         serve(&socket)
     });
     match served {

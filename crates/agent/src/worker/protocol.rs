@@ -184,7 +184,9 @@ pub(super) fn fault(bytes: &[u8]) -> Result<Vec<u8>, String> {
             let open = std::fs::read("/etc/shadow").is_ok();
             let run = std::process::Command::new("/bin/true").spawn().is_ok();
             let write = std::fs::write("/etc/everflame-worker", b"x").is_ok();
-            Ok(format!("open {open} run {run} write {write}").into_bytes())
+            let connect = std::net::TcpStream::connect("127.0.0.1:9").err().map(|e| e.kind());
+            let connect = connect != Some(std::io::ErrorKind::PermissionDenied);
+            Ok(format!("open {open} run {run} write {write} connect {connect}").into_bytes())
         }
         _ => Ok(bytes.to_vec()),
     }
