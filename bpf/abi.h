@@ -70,6 +70,7 @@ enum ra_kind {
 };
 #define RULE_SIGNAL 1    /* the caller's pc is exact, not a return address */
 #define RULE_SWITCH 2    /* the caller is on another stack (Go's system stacks) */
+#define RULE_PEEK 4      /* where a thread stands: look at its code first (peek.h) */
 
 struct unwind_rule {
     __u8 cfa;

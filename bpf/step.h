@@ -159,6 +159,8 @@ static __always_inline int step_by_rule(struct walk *w, struct unwind_rule *rule
     return CONTINUE;
 }
 
+#include "peek.h"
+
 /* Takes the frame at the walk's pc and goes to its caller. Returns STOP at the end, with
  * the reason in the walk. Global functions of the oldest kernels take scalars only. */
 __noinline int step(__u32 cpu) {
@@ -192,6 +194,11 @@ __noinline int step(__u32 cpu) {
     struct unwind_rule *rule = rule_of(*table - 1, address);
     if (!rule || rule->cfa == CFA_NONE)
         return step_by_frame_pointer(w);
+    if (w->exact && rule->flags & RULE_PEEK) {
+        int seen = step_by_code(w);
+        if (seen != NOTHING_SEEN)
+            return seen;
+    }
     return step_by_rule(w, rule);
 }
 

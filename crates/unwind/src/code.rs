@@ -292,8 +292,9 @@ impl<'e, 'a> Flow<'e, 'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::functions::Aim;
     use crate::layout::{cfa, fp};
-    use crate::{Limits, convert};
+    use crate::{Limits, collect, finish};
 
     /// glibc has both code and unwind data: what is inferred from the one must be what the other says.
     #[test]
@@ -307,7 +308,8 @@ mod tests {
                 continue;
             };
             let elf = Elf::parse(&bytes).expect("ELF");
-            let table = convert(&bytes, &Limits::default()).expect("table");
+            let limits = Limits::default();
+            let table = finish(collect(&elf, &limits, Aim::Rows).expect("functions"), &limits).expect("table");
             let mut flow = Flow::new(&elf, elf.code().map(|s| (s.address, s.end())).collect());
             flow.begin_at_symbols();
             for (pc, _, rule) in flow.regions().concat() {

@@ -14,15 +14,16 @@ const END_OF_BLOCK: u16 = DELTA_ADVANCE as u16;
 /// The finished bytes.
 pub(crate) fn encode(
     base: u64,
-    rows: &[FlatRow],
+    mut rows: Vec<FlatRow>,
     rules: &Rules,
     limits: &Limits,
     stats: &mut Stats,
 ) -> Result<Vec<u8>, Error> {
-    let (order, numbers) = by_frequency(rows, rules.list());
-    let numbered: Vec<FlatRow> =
-        rows.iter().map(|row| FlatRow { pc: row.pc, rule: u32::from(numbers[row.rule as usize]) }).collect();
-    let Coded { sequences, items } = sequences::code(&numbered);
+    let (order, numbers) = by_frequency(&rows, rules.list());
+    for row in &mut rows {
+        row.rule = u32::from(numbers[row.rule as usize]);
+    }
+    let Coded { sequences, items } = sequences::code(&rows);
     let direct = order.len().min(usize::from(CODE_ESCAPE) - sequences.len());
     let mut blocks = Blocks::new(direct);
     for (pc, code) in items {
@@ -222,7 +223,7 @@ mod tests {
                 flat.push(FlatRow { pc, rule });
             }
             let mut stats = Stats::default();
-            let bytes = encode(base, &flat, &rules, &Limits::default(), &mut stats).expect("it is small");
+            let bytes = encode(base, flat.clone(), &rules, &Limits::default(), &mut stats).expect("it is small");
             let table = Table::new(bytes, stats);
             for (at, row) in flat.iter().enumerate() {
                 let end = flat.get(at + 1).map_or(row.pc + 1, |next| next.pc);
@@ -248,7 +249,7 @@ mod tests {
             }
         }
         let mut stats = Stats::default();
-        let bytes = encode(0, &flat, &rules, &Limits::default(), &mut stats).expect("it is small");
+        let bytes = encode(0, flat.clone(), &rules, &Limits::default(), &mut stats).expect("it is small");
         assert!(stats.sequences > 0);
         assert!(bytes.len() < flat.len(), "{} bytes for {} rows", bytes.len(), flat.len());
     }

@@ -1,7 +1,7 @@
 //! The entries of `.eh_frame` and `.debug_frame`: CIEs, FDEs and where they point.
 use crate::cfa::{Program, Remembered, State};
 use crate::error::Error;
-use crate::functions::{Collector, Source};
+use crate::functions::{Aim, Collector, Source};
 use crate::reader::Reader;
 use rustc_hash::FxHashMap;
 
@@ -122,7 +122,7 @@ impl<'a> Frames<'a> {
         if !out.open(source, start, length)? {
             return Ok(Some(()));
         }
-        if out.ranges_only {
+        if out.aim == Aim::Ranges {
             out.close()?;
             return Ok(Some(()));
         }

@@ -1,12 +1,17 @@
 //! Functions with their rows, as they are found in any order and from several sources, put in order.
 //!
 //! Where sources overlap the better one wins; where functions of one source overlap, a
-//! function ends where the next one begins.
+//! function ends where the next one begins. Rows that the code tells by itself are left out.
+use crate::elf::Segment;
 use crate::error::Error;
-use crate::layout::Rule;
+use crate::layout::{RULE_PEEK, Rule, cfa};
 use crate::limits::{Limits, MAX_PADDING};
+use crate::peek::{Peek, WINDOW, agrees, contradicts, may_give_way, peek};
 use crate::table::Stats;
 use rustc_hash::FxHashMap;
+
+/// One row in so many has to be left out, or all stay.
+const WORTH_A_LOOK: u64 = 16;
 
 /// Where a function's rows come from; the first is believed first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -24,10 +29,13 @@ pub(crate) enum Source {
 #[derive(Debug, Clone, Copy)]
 struct Function {
     start: u64,
-    end: u64,
-    source: Source,
+    length: u32,
     first_row: u32,
     row_count: u32,
+    source: Source,
+    /// Where it begins as all do, how far `push rbp` ends from its start: two rows left out, in
+    /// front of those that are there. 0 where it does not.
+    pushed: u8,
 }
 
 /// From `offset` in its function on, rule number `rule` holds.
@@ -41,8 +49,19 @@ struct Row {
 #[derive(Debug, Clone, Copy)]
 struct Piece {
     start: u64,
-    end: u64,
+    length: u32,
     function: u32,
+}
+
+impl Piece {
+    fn end(&self) -> u64 {
+        self.start + u64::from(self.length)
+    }
+
+    /// The part of `self` between two addresses inside it.
+    fn between(&self, start: u64, end: u64) -> Self {
+        Self { start, length: (end - start) as u32, ..*self }
+    }
 }
 
 /// A row of the finished list: relative pc and rule number.
@@ -71,26 +90,51 @@ impl Rules {
     pub fn list(&self) -> &[Rule] {
         &self.list
     }
+
+    fn get(&self, number: u32) -> Rule {
+        self.list.get(number as usize).copied().unwrap_or_default()
+    }
+
+    /// Whether this is a rule that lets the code speak first.
+    fn peeks(&self, number: u32) -> bool {
+        self.get(number).flags & RULE_PEEK != 0
+    }
+
+    /// The number of the same rule that lets the code speak first.
+    fn peeking(&mut self, number: u32) -> u32 {
+        let rule = self.get(number);
+        self.number(Rule { flags: rule.flags | RULE_PEEK, ..rule })
+    }
+}
+
+/// What is wanted of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Aim {
+    /// The ranges of functions: rows are not asked for.
+    Ranges,
+    /// All rows.
+    Rows,
+    /// All rows but those that the code tells by itself.
+    RowsBesideCode,
 }
 
 /// Takes functions and rows while files are read.
 #[derive(Debug)]
 pub(crate) struct Collector<'l> {
-    /// Only the ranges of functions are wanted: rows are not asked for.
-    pub ranges_only: bool,
+    pub aim: Aim,
     pub stats: Stats,
     pub rules: Rules,
     limits: &'l Limits,
-    /// [start, end) of executable bytes.
-    code: Vec<(u64, u64)>,
+    /// The executable bytes.
+    code: Vec<Segment<'l>>,
     functions: Vec<Function>,
     rows: Vec<Row>,
 }
 
 impl<'l> Collector<'l> {
-    pub fn new(limits: &'l Limits, code: Vec<(u64, u64)>, ranges_only: bool) -> Self {
+    pub fn new(limits: &'l Limits, code: Vec<Segment<'l>>, aim: Aim) -> Self {
         Self {
-            ranges_only,
+            aim,
             stats: Stats::default(),
             rules: Rules::default(),
             limits,
@@ -102,7 +146,7 @@ impl<'l> Collector<'l> {
 
     /// Begins a function; `false` if it is not in code (collected by the linker, or made up).
     pub fn open(&mut self, source: Source, start: u64, length: u64) -> Result<bool, Error> {
-        let Some(&(_, code_end)) = self.code.iter().find(|(from, to)| *from <= start && start < *to) else {
+        let Some(code) = self.code.iter().find(|code| code.address <= start && start < code.end()) else {
             self.stats.outside += 1;
             return Ok(false);
         };
@@ -111,12 +155,12 @@ impl<'l> Collector<'l> {
             self.stats.outside += 1;
             return Ok(false);
         }
-        let end = start.saturating_add(length).min(code_end).min(start.saturating_add(u64::from(u32::MAX)));
+        let length = u32::try_from(length.min(code.end() - start)).unwrap_or(u32::MAX);
         if self.functions.len() >= self.limits.max_fdes as usize {
             return Err(self.over("functions", self.functions.len(), self.limits.max_fdes));
         }
         let first_row = self.rows.len() as u32;
-        self.functions.push(Function { start, end, source, first_row, row_count: 0 });
+        self.functions.push(Function { start, length, source, first_row, row_count: 0, pushed: 0 });
         self.stats.fdes += 1;
         Ok(true)
     }
@@ -124,10 +168,11 @@ impl<'l> Collector<'l> {
     /// From `pc` on `rule` holds in the open function. `pc` must not go back.
     pub fn row(&mut self, pc: u64, rule: Rule) {
         let Some(function) = self.functions.last() else { return };
-        if pc < function.start || pc >= function.end || self.rows.len() > self.limits.max_rows as usize {
+        let offset = pc.checked_sub(function.start).and_then(|offset| u32::try_from(offset).ok());
+        let Some(offset) = offset.filter(|offset| *offset < function.length) else { return };
+        if self.rows.len() > self.limits.max_rows as usize {
             return;
         }
-        let offset = (pc - function.start) as u32;
         let rule = self.rules.number(rule);
         self.rows.push(Row { offset, rule });
     }
@@ -137,11 +182,77 @@ impl<'l> Collector<'l> {
         if self.rows.len() > self.limits.max_rows as usize {
             return Err(self.over("rows", self.rows.len(), self.limits.max_rows));
         }
-        if let Some(function) = self.functions.last_mut() {
+        if let Some(mut function) = self.functions.pop() {
+            self.stats.raw_rows += self.rows.len() as u64 - u64::from(function.first_row);
+            if self.aim == Aim::RowsBesideCode {
+                self.leave_out(&mut function);
+            }
             function.row_count = self.rows.len() as u32 - function.first_row;
-            self.stats.raw_rows += u64::from(function.row_count);
+            self.functions.push(function);
         }
         Ok(())
+    }
+
+    /// Leaves out what the code tells by itself of the rows of the last function.
+    fn leave_out(&mut self, function: &mut Function) {
+        let first = function.first_row as usize;
+        let (mut kept, mut at) = (first, first);
+        if let (Some(entry), Some(pushed), Some(_)) =
+            (self.told(function, at), self.told(function, at + 1), self.rows.get(at + 2))
+            && entry.rule == Rule::of(cfa::SP, 8)
+            && pushed.rule == Rule::of(cfa::SP, 16).with_fp_at(-16)
+            && entry.length + pushed.length >= 4
+        {
+            function.pushed = entry.length;
+            at += 2;
+        }
+        while let Some(&row) = self.rows.get(at) {
+            // What is left out is answered by the row before, so that one has to let the code speak.
+            let before = kept.checked_sub(1).filter(|before| *before >= first).and_then(|before| self.rows.get(before));
+            let silent = before.is_none_or(|before| !self.rules.peeks(before.rule));
+            if silent || self.told(function, at).is_none() {
+                let rule = self.rules.get(row.rule);
+                let code = peek(&self.window(function.start + u64::from(row.offset)));
+                let peeks = may_give_way(&rule) && !code.is_some_and(|code| contradicts(&code, &rule));
+                let rule = if peeks { self.rules.peeking(row.rule) } else { row.rule };
+                if let Some(slot) = self.rows.get_mut(kept) {
+                    *slot = Row { rule, ..row };
+                }
+                kept += 1;
+            }
+            at += 1;
+        }
+        self.stats.left_out += (self.rows.len() - kept) as u64;
+        self.rows.truncate(kept);
+    }
+
+    /// What the code says of the row at `index`, if that is all of it and the same.
+    fn told(&self, function: &Function, index: usize) -> Option<Peek> {
+        let row = self.rows.get(index)?;
+        let end = self.rows.get(index + 1).map_or(function.length, |next| next.offset);
+        let pc = function.start + u64::from(row.offset);
+        let code = peek(&self.window(pc))?;
+        // Bytes on two pages may not both be there to be read.
+        let last = pc + u64::from(code.length) - 1;
+        let one_page = pc.wrapping_sub(1) >> 12 == (last + WINDOW as u64 - 2) >> 12;
+        let whole = end - row.offset == u32::from(code.length);
+        (one_page && whole && agrees(&self.rules.get(row.rule), &code.rule)).then_some(code)
+    }
+
+    /// The bytes that are looked at where a thread stands at `pc`.
+    fn window(&self, pc: u64) -> [u8; WINDOW] {
+        let mut window = [0; WINDOW];
+        if let Some(code) = self.code.iter().find(|code| code.address < pc && pc < code.end()) {
+            let bytes = code.data.get((pc - 1 - code.address) as usize..).unwrap_or_default();
+            let length = bytes.len().min(WINDOW);
+            window[..length].copy_from_slice(&bytes[..length]);
+        }
+        window
+    }
+
+    /// Whether enough rows were left out to be worth a look at the code of every leaf.
+    pub fn code_tells_enough(&self) -> bool {
+        self.stats.left_out >= self.stats.raw_rows / WORTH_A_LOOK
     }
 
     fn over(&self, what: &'static str, found: usize, limit: u32) -> Error {
@@ -150,7 +261,8 @@ impl<'l> Collector<'l> {
 
     /// The pieces of all functions, sorted, without overlap.
     fn pieces(&mut self) -> Vec<Piece> {
-        self.functions.sort_by_key(|f| (f.source, f.start));
+        // Those of one start stay as they came: their rows did.
+        self.functions.sort_unstable_by_key(|f| (f.source, f.start, f.first_row));
         let mut all: Vec<Piece> = Vec::new();
         let mut base = 0u32;
         for class in self.functions.chunk_by(|a, b| a.source == b.source) {
@@ -160,9 +272,10 @@ impl<'l> Collector<'l> {
                     if last.start == function.start {
                         continue;
                     }
-                    last.end = last.end.min(function.start);
+                    let room = u32::try_from(function.start - last.start).unwrap_or(u32::MAX);
+                    last.length = last.length.min(room);
                 }
-                pieces.push(Piece { start: function.start, end: function.end, function: index });
+                pieces.push(Piece { start: function.start, length: function.length, function: index });
             }
             base += class.len() as u32;
             all = if all.is_empty() { pieces } else { merge(&all, &pieces) };
@@ -172,7 +285,7 @@ impl<'l> Collector<'l> {
 
     /// [start, end) of every function so far, sorted, without overlap.
     pub fn covered(&mut self) -> Vec<(u64, u64)> {
-        self.pieces().into_iter().map(|p| (p.start, p.end)).collect()
+        self.pieces().into_iter().map(|p| (p.start, p.end())).collect()
     }
 
     /// Gaps of the code that no function covers.
@@ -180,7 +293,7 @@ impl<'l> Collector<'l> {
         let pieces = self.pieces();
         let mut gaps = Vec::new();
         let mut pieces = pieces.iter().peekable();
-        let mut code = self.code.clone();
+        let mut code: Vec<(u64, u64)> = self.code.iter().map(|code| (code.address, code.end())).collect();
         code.sort_unstable();
         for (start, end) in code {
             let mut at = start;
@@ -188,7 +301,7 @@ impl<'l> Collector<'l> {
                 if piece.start > at {
                     gaps.push((at, piece.start));
                 }
-                at = at.max(piece.end);
+                at = at.max(piece.end());
             }
             if at < end {
                 gaps.push((at, end));
@@ -197,22 +310,24 @@ impl<'l> Collector<'l> {
         gaps
     }
 
-    /// All rows in order of pc, relative to the base that is returned with them.
+    /// All rows in order of pc, relative to the base that is returned with them. What was collected is used up.
     pub fn flatten(&mut self) -> Result<(u64, Vec<FlatRow>), Error> {
         let pieces = self.pieces();
         let (Some(first), Some(last)) = (pieces.first(), pieces.last()) else { return Err(Error::NoUnwindData) };
         // Page aligned, so that low bits of relative and of virtual addresses are the same.
         let base = first.start & !0xfff;
-        let span = last.end - base;
-        let bytes: u64 = self.code.iter().map(|(start, end)| end - start).sum();
+        let span = last.end() - base;
+        let bytes: u64 = self.code.iter().map(|code| code.data.len() as u64).sum();
         // Segments lie beside each other; a file whose code is spread out would only fill the page directory.
         let limit = u64::from(u32::MAX).min(bytes.saturating_mul(16).saturating_add(64 << 20));
         if span >= limit {
             return Err(Error::Limit { what: "address range of the code", found: span, limit });
         }
         let none = self.rules.number(Rule::NONE);
+        let entry = self.rules.number(Rule { flags: RULE_PEEK, ..Rule::of(cfa::SP, 8) });
+        let pushed = self.rules.number(Rule { flags: RULE_PEEK, ..Rule::of(cfa::SP, 16).with_fp_at(-16) });
         let mut flat: Vec<FlatRow> = Vec::with_capacity(self.rows.len());
-        let mut push = |pc: u64, rule: u32| {
+        let push = |flat: &mut Vec<FlatRow>, pc: u64, rule: u32| {
             let pc = (pc - base) as u32;
             if flat.last().is_some_and(|last| last.pc == pc) {
                 flat.pop();
@@ -224,23 +339,28 @@ impl<'l> Collector<'l> {
         let mut end = first.start;
         for piece in &pieces {
             if piece.start - end > MAX_PADDING {
-                push(end, none);
+                push(&mut flat, end, none);
             }
             let function = self.functions[piece.function as usize];
             let rows = &self.rows[function.first_row as usize..][..function.row_count as usize];
             if rows.is_empty() {
-                push(piece.start, none);
+                push(&mut flat, piece.start, none);
             }
-            for row in rows {
+            // The two rows left out of the beginning are needed where what is before does not let the code speak.
+            let answered = piece.start == function.start && flat.last().is_some_and(|last| self.rules.peeks(last.rule));
+            let beginning = [Row { offset: 0, rule: entry }, Row { offset: function.pushed.into(), rule: pushed }];
+            let beginning = if function.pushed == 0 || answered { &[][..] } else { &beginning };
+            for row in beginning.iter().chain(rows) {
                 let pc = function.start + u64::from(row.offset);
-                if pc >= piece.end {
+                if pc >= piece.end() {
                     break;
                 }
-                push(pc.max(piece.start), row.rule);
+                push(&mut flat, pc.max(piece.start), row.rule);
             }
-            end = piece.end;
+            end = piece.end();
         }
-        push(end, none);
+        push(&mut flat, end, none);
+        (self.functions, self.rows) = (Vec::new(), Vec::new());
         Ok((base, flat))
     }
 }
@@ -251,19 +371,19 @@ fn merge(high: &[Piece], low: &[Piece]) -> Vec<Piece> {
     let mut next = 0;
     for piece in low {
         let mut at = piece.start;
-        while let Some(over) = high.get(next).filter(|over| over.start < piece.end) {
+        while let Some(over) = high.get(next).filter(|over| over.start < piece.end()) {
             if over.start > at {
-                out.push(Piece { start: at, end: over.start, ..*piece });
+                out.push(piece.between(at, over.start));
             }
-            at = at.max(over.end);
-            if over.end > piece.end {
+            at = at.max(over.end());
+            if over.end() > piece.end() {
                 break;
             }
             out.push(*over);
             next += 1;
         }
-        if at < piece.end {
-            out.push(Piece { start: at, ..*piece });
+        if at < piece.end() {
+            out.push(piece.between(at, piece.end()));
         }
     }
     out.extend_from_slice(high.get(next..).unwrap_or_default());
@@ -275,7 +395,8 @@ mod tests {
     use super::*;
 
     fn collector(limits: &Limits) -> Collector<'_> {
-        Collector::new(limits, vec![(0x1000, 0x9000)], false)
+        let data = &[0; 0x8000];
+        Collector::new(limits, vec![Segment { address: 0x1000, data, executable: true }], Aim::RowsBesideCode)
     }
 
     fn add(out: &mut Collector<'_>, source: Source, start: u64, end: u64, offset: i32) {
@@ -306,8 +427,8 @@ mod tests {
         add(&mut out, Source::EhFrame, 0x1000, 0x1010, 8);
         add(&mut out, Source::EhFrame, 0x1030, 0x1040, 16);
         add(&mut out, Source::EhFrame, 0x1061, 0x1070, 16);
-        assert_eq!(rows(&mut out), [(0, 8), (0x30, 16), (0x40, 0), (0x61, 16), (0x70, 0)]);
         assert_eq!(out.uncovered(), [(0x1010, 0x1030), (0x1040, 0x1061), (0x1070, 0x9000)]);
+        assert_eq!(rows(&mut out), [(0, 8), (0x30, 16), (0x40, 0), (0x61, 16), (0x70, 0)]);
     }
 
     #[test]

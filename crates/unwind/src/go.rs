@@ -5,7 +5,7 @@
 //! saved frame pointer, or the known layout of the thread's first stack, leads on.
 use crate::elf::Elf;
 use crate::error::Error;
-use crate::functions::{Collector, Source};
+use crate::functions::{Aim, Collector, Source};
 use crate::go_text;
 use crate::known::{self, TRAMPOLINE};
 use crate::layout::{RULE_SWITCH, Rule, cfa, fp};
@@ -22,20 +22,20 @@ pub(crate) fn read(elf: &Elf<'_>, out: &mut Collector<'_>) -> Result<(), Error> 
         out.stats.malformed += 1;
         return Ok(());
     };
-    let stack = if out.ranges_only { None } else { first_stack(elf, text, &table) };
+    let stack = if out.aim == Aim::Ranges { None } else { first_stack(elf, text, &table) };
     for function in table.functions() {
         let start = text.wrapping_add(function.start);
         if !out.open(Source::Go, start, function.end - function.start)? {
             continue;
         }
-        if !out.ranges_only {
+        if out.aim != Aim::Ranges {
             let code = code_of(elf, text, &function);
             for (offset, rule) in rows(&function, code, stack) {
                 out.row(start.saturating_add(offset), rule);
             }
         }
         out.close()?;
-        if !out.ranges_only && code_of(elf, text, &function).starts_with(&TRAMPOLINE) {
+        if out.aim != Aim::Ranges && code_of(elf, text, &function).starts_with(&TRAMPOLINE) {
             known::trampoline(start, out)?;
         }
     }

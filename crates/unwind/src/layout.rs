@@ -25,6 +25,8 @@ pub const CODE_ESCAPE: u8 = 255;
 pub const RULE_SIGNAL: u8 = 1;
 /// `unwind_rule.flags`: the caller is on another stack, so its CFA may be anywhere.
 pub const RULE_SWITCH: u8 = 2;
+/// `unwind_rule.flags`: where a thread stands, its code is looked at first ([`crate::peek`]).
+pub const RULE_PEEK: u8 = 4;
 
 /// How the canonical frame address is found.
 pub mod cfa {
@@ -78,7 +80,7 @@ pub struct Rule {
     pub fp: u8,
     /// One of [`ra`].
     pub ra: u8,
-    /// [`RULE_SIGNAL`], [`RULE_SWITCH`].
+    /// [`RULE_SIGNAL`], [`RULE_SWITCH`], [`RULE_PEEK`].
     pub flags: u8,
     /// Bytes; see [`cfa`].
     pub cfa_offset: i32,

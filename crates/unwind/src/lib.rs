@@ -21,6 +21,7 @@ mod known;
 pub mod layout;
 mod limits;
 mod pclntab;
+pub mod peek;
 mod reader;
 mod sections;
 mod sequences;
@@ -33,7 +34,7 @@ pub use limits::Limits;
 pub use table::{Stats, Table};
 
 use elf::Elf;
-use functions::Collector;
+use functions::{Aim, Collector};
 
 /// The unwind table of an executable, a shared library or a vDSO image.
 ///
@@ -43,13 +44,21 @@ use functions::Collector;
 /// See [`Error`]. Malformed parts of the unwind data are no error but counted in [`Stats`].
 pub fn convert(elf: &[u8], limits: &Limits) -> Result<Table, Error> {
     let elf = Elf::parse(elf)?;
-    let mut functions = collect(&elf, limits, false)?;
+    let functions = collect(&elf, limits, Aim::RowsBesideCode)?;
+    if functions.code_tells_enough() {
+        return finish(functions, limits);
+    }
+    drop(functions);
+    finish(collect(&elf, limits, Aim::Rows)?, limits)
+}
+
+fn finish(mut functions: Collector<'_>, limits: &Limits) -> Result<Table, Error> {
     let (base, rows) = functions.flatten()?;
     let mut stats = functions.stats;
     let rules = functions.rules.list();
     let unsupported = |row: &&functions::FlatRow| rules[row.rule as usize].cfa == layout::cfa::UNSUPPORTED;
     stats.unsupported_rows = rows.iter().filter(unsupported).count() as u64;
-    let bytes = encode::encode(base, &rows, &functions.rules, limits, &mut stats)?;
+    let bytes = encode::encode(base, rows, &functions.rules, limits, &mut stats)?;
     Ok(Table::new(bytes, stats))
 }
 
@@ -61,18 +70,17 @@ pub fn convert(elf: &[u8], limits: &Limits) -> Result<Table, Error> {
 /// As [`convert`], except that rows are not looked at.
 pub fn function_ranges(elf: &[u8]) -> Result<Vec<(u64, u64)>, Error> {
     let elf = Elf::parse(elf)?;
-    let ranges = collect(&elf, &Limits::default(), true)?.covered();
+    let ranges = collect(&elf, &Limits::default(), Aim::Ranges)?.covered();
     if ranges.is_empty() { Err(Error::NoUnwindData) } else { Ok(ranges) }
 }
 
-fn collect<'l>(elf: &Elf<'_>, limits: &'l Limits, ranges_only: bool) -> Result<Collector<'l>, Error> {
-    let code = elf.code().map(|s| (s.address, s.end())).collect();
-    let mut out = Collector::new(limits, code, ranges_only);
+fn collect<'l>(elf: &Elf<'l>, limits: &'l Limits, aim: Aim) -> Result<Collector<'l>, Error> {
+    let mut out = Collector::new(limits, elf.code().copied().collect(), aim);
     go::read(elf, &mut out)?;
     for section in sections::call_frame_information(elf) {
         frame::read(&section, &mut out)?;
     }
-    if !ranges_only {
+    if aim != Aim::Ranges {
         known::read(elf, &mut out)?;
         code::read(elf, &mut out)?;
     }

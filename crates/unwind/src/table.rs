@@ -1,7 +1,9 @@
 //! The finished table and the reference lookup: the same steps as the kernel program, on the same bytes.
 use crate::layout::{
-    BLOCK_PAIRS, CODE_ESCAPE, DELTA_ADVANCE, ELEMENT_SIZE, PAGES_PER_ELEMENT, RULES_PER_ELEMENT, Rule, SEQUENCE_PAIRS,
+    BLOCK_PAIRS, CODE_ESCAPE, DELTA_ADVANCE, ELEMENT_SIZE, PAGES_PER_ELEMENT, RULE_PEEK, RULES_PER_ELEMENT, Rule,
+    SEQUENCE_PAIRS,
 };
+use crate::peek::{WINDOW, peek};
 use crate::reader::Reader;
 
 /// What a conversion found.
@@ -12,6 +14,8 @@ pub struct Stats {
     pub fdes: u64,
     /// Rows before neighbours with the same rule were merged and gaps were filled.
     pub raw_rows: u64,
+    /// Of these, rows that the code tells by itself and the table does not.
+    pub left_out: u64,
     /// Rows of the table.
     pub rows: u64,
     /// Rules of the table.
@@ -59,7 +63,15 @@ impl Table {
     ///
     /// For a caller's frame pass its return address minus one.
     pub fn lookup(&self, vaddr: u64) -> Rule {
-        self.find(vaddr).unwrap_or(Rule::NONE)
+        let rule = self.find(vaddr).unwrap_or(Rule::NONE);
+        Rule { flags: rule.flags & !RULE_PEEK, ..rule }
+    }
+
+    /// The same where a thread stands, or stood when a signal came: its code may know better.
+    /// `window` holds the code from the byte before `vaddr` on.
+    pub fn lookup_leaf(&self, vaddr: u64, window: &[u8; WINDOW]) -> Rule {
+        let peeks = self.find(vaddr).is_some_and(|rule| rule.flags & RULE_PEEK != 0);
+        peeks.then(|| peek(window)).flatten().map_or_else(|| self.lookup(vaddr), |code| code.rule)
     }
 
     fn element(&self, index: u32) -> Option<&[u8]> {

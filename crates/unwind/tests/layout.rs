@@ -35,6 +35,8 @@ fn mirrors_abi_h() {
         ("CHUNK_ELEMENTS".into(), u64::from(layout::CHUNK_ELEMENTS)),
         ("TABLE_MAGIC".into(), u64::from(layout::TABLE_MAGIC)),
         ("RULE_SIGNAL".into(), u64::from(layout::RULE_SIGNAL)),
+        ("RULE_SWITCH".into(), u64::from(layout::RULE_SWITCH)),
+        ("RULE_PEEK".into(), u64::from(layout::RULE_PEEK)),
     ];
     let kinds = [
         ("CFA_NONE", layout::cfa::NONE),
@@ -49,6 +51,7 @@ fn mirrors_abi_h() {
         ("FP_CFA", layout::fp::CFA),
         ("FP_SP", layout::fp::SP),
         ("FP_UNKNOWN", layout::fp::UNKNOWN),
+        ("FP_FP", layout::fp::FP),
         ("RA_CFA_8", layout::ra::CFA_8),
         ("RA_SP", layout::ra::SP),
     ];

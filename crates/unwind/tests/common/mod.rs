@@ -2,8 +2,9 @@
 #![allow(dead_code)]
 use everflame_unwind::Rule;
 use everflame_unwind::layout::{RULE_SIGNAL, cfa, fp, ra};
+use everflame_unwind::peek::WINDOW;
 use gimli::{CfaRule, Register, RegisterRule, UnwindSection};
-use object::{Object, ObjectSection};
+use object::{Object, ObjectSection, ObjectSegment};
 use std::path::PathBuf;
 
 pub type Slice<'a> = gimli::EndianSlice<'a, gimli::LittleEndian>;
@@ -173,4 +174,60 @@ fn simple(code: &[u8]) -> Option<(Register, i64, Option<i64>)> {
         }
     }
     Some(found)
+}
+
+/// The bytes that are mapped.
+pub struct Code<'a>(Vec<(u64, &'a [u8])>);
+
+impl<'a> Code<'a> {
+    pub fn of(bytes: &'a [u8]) -> Self {
+        let file = object::File::parse(bytes).expect("ELF");
+        Self(file.segments().map(|s| (s.address(), s.data().expect("data"))).collect())
+    }
+
+    pub fn from(&self, address: u64) -> &'a [u8] {
+        let inside = |s: &&(u64, &'a [u8])| s.0 <= address && address - s.0 < s.1.len() as u64;
+        self.0.iter().find(inside).map_or(&[][..], |s| &s.1[(address - s.0) as usize..])
+    }
+
+    pub fn window(&self, pc: u64) -> [u8; WINDOW] {
+        let mut window = [0; WINDOW];
+        let from = self.from(pc - 1);
+        let length = from.len().min(WINDOW);
+        window[..length].copy_from_slice(&from[..length]);
+        window
+    }
+}
+
+/// Length of what takes part in a function's beginning or end and is no call: endbr64, push rbp, mov rbp rsp, pop, ret.
+pub fn plain(code: &[u8]) -> Option<usize> {
+    match code {
+        [0xf3, 0x0f, 0x1e, 0xfa, ..] => Some(4),
+        [0x48, 0x89, 0xe5, ..] => Some(3),
+        [0x41, 0x58..=0x5f, ..] => Some(2),
+        [0x55 | 0x58..=0x5f | 0xc3, ..] => Some(1),
+        _ => None,
+    }
+}
+
+/// Whether the first `length` bytes hold nothing but such instructions: no caller stands there.
+pub fn calls_nothing(code: &[u8], length: u64) -> bool {
+    let mut at = 0;
+    while at < length as usize {
+        let Some(next) = code.get(at..).and_then(plain) else { return false };
+        at += next;
+    }
+    at == length as usize
+}
+
+/// Two ways to say one thing on the way to a `ret`: the slot of a register that was popped already, and a frame
+/// that is left by the stack pointer while the frame pointer still stands.
+pub fn same_by_code(row: &Rule, leaf: &Rule, code: &[u8]) -> bool {
+    let mut at = 0;
+    while code.get(at).is_some_and(|b| *b != 0xc3) {
+        let Some(next) = plain(&code[at..]).filter(|_| !matches!(code[at], 0xf3 | 0x48 | 0x55)) else { return false };
+        at += next;
+    }
+    let stale = row.fp == fp::CFA && row.cfa_offset + row.fp_offset < 0 && leaf.fp == fp::SAME;
+    row.cfa == cfa::FP || (stale && (row.cfa, row.cfa_offset) == (leaf.cfa, leaf.cfa_offset))
 }

@@ -3,6 +3,7 @@
 //! `/proc/PID/task/TID/syscall` tells sp and pc of a thread that waits in a system call. Its
 //! rbp is not told, so a walk that needs it before a frame restored it ends there.
 use everflame_unwind::layout::{RULE_SIGNAL, RULE_SWITCH, cfa, fp, ra};
+use everflame_unwind::peek::WINDOW;
 use everflame_unwind::{Limits, Table, convert};
 use std::collections::HashMap;
 use std::fs::File;
@@ -73,7 +74,11 @@ fn walk(mappings: &[Mapping], memory: &File, tables: &mut HashMap<String, Option
         });
         let Some(table) = table else { break };
         stack.frames.push(at - mapping.bias);
-        let rule = table.lookup(at - mapping.bias);
+        let mut code = [0; WINDOW];
+        let rule = match memory.read_exact_at(&mut code, at - 1) {
+            Ok(()) if exact => table.lookup_leaf(at - mapping.bias, &code),
+            _ => table.lookup(at - mapping.bias),
+        };
         if rule.cfa == cfa::END {
             stack.complete = true;
             break;
