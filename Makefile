@@ -14,7 +14,7 @@ export PATH := $(CURDIR)/.tools/bin:$(HOME)/.cargo/bin:$(PATH)
 export CLANG ?= $(firstword $(wildcard $(foreach v,21 20 19 18 17 16 15,/usr/bin/clang-$(v))) clang)
 CLANG_FORMAT ?= $(firstword $(wildcard $(subst clang-,clang-format-,$(CLANG))) clang-format)
 
-.PHONY: help build run test test-quick lint format bench screenshot clean setup
+.PHONY: help build run test test-quick lint format bench soak screenshot clean setup
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 22
@@ -79,6 +79,10 @@ screenshot: build tests/browser/node_modules/.complete ## README's picture, from
 bench: build ## measure, write docs/bench/*.json, generate docs/benchmarks.md (root, about 15 minutes)
 	@scripts/setup.sh test
 	cargo xtask bench
+
+soak: build ## an hour of storms; fails where anything grows, sticks or is lost (root; SOAK_MINUTES=60)
+	@scripts/setup.sh test
+	cargo xtask soak --minutes $(or $(SOAK_MINUTES),60)
 
 clean: ## remove what was built, not what was recorded
 	cargo clean

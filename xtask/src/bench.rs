@@ -9,7 +9,7 @@ use serde_json::Value;
 
 mod agent;
 mod machine;
-mod process;
+pub(crate) mod process;
 mod report;
 mod server;
 mod tables;

@@ -10,6 +10,7 @@ use clap::{Parser, Subcommand};
 
 mod bench;
 mod generate;
+mod soak;
 mod tidy;
 
 #[derive(Parser)]
@@ -27,6 +28,8 @@ enum Chore {
     Generate(generate::Options),
     /// Measures, writes docs/bench/*.json and generates docs/benchmarks.md
     Bench(bench::Options),
+    /// Runs an agent under storms for an hour and fails where anything grows, sticks or is lost
+    Soak(soak::Options),
 }
 
 fn main() -> Result<()> {
@@ -34,6 +37,7 @@ fn main() -> Result<()> {
         Chore::Tidy => tidy::run(&repository()),
         Chore::Generate(options) => generate::run(&options),
         Chore::Bench(options) => bench::run(&repository(), &options),
+        Chore::Soak(options) => soak::run(&options),
     }
 }
 
