@@ -4,7 +4,9 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use crate::{
     export::{Authorization, Credentials, ExportConfig, Secret, SpoolLimits},
+    memory::Memory,
     processes::TrackerOptions,
+    worker::client::WorkerCommand,
 };
 
 /// The agent's options. None of the values is a secret but `api_key` and `headers`, which
@@ -31,8 +33,10 @@ pub struct AgentConfig {
     pub headers: Vec<(String, String)>,
     /// The project that samples are sent under.
     pub project: Option<String>,
-    /// Bytes of unwind tables at most.
-    pub table_bytes: u64,
+    /// What memory may be taken.
+    pub memory: Memory,
+    /// Bytes of unwind tables at most, where they are not to be the memory's usual part.
+    pub table_bytes: Option<u64>,
     /// Whether OTEL_SERVICE_NAME of processes may be read.
     pub read_service_env: bool,
 }
@@ -41,7 +45,10 @@ impl AgentConfig {
     /// For the tracker; it makes symbol indexes only where someone takes them.
     pub(crate) fn tracker(&self) -> TrackerOptions {
         TrackerOptions {
-            table_budget_bytes: self.table_bytes,
+            table_budget_bytes: self.table_bytes.unwrap_or(self.memory.tables()),
+            max_processes: self.memory.processes(),
+            worker: WorkerCommand::with_memory(self.memory.worker()),
+            worker_answer: self.memory.answer(),
             read_service_env: self.read_service_env,
             ..TrackerOptions::default()
         }
@@ -62,7 +69,7 @@ impl AgentConfig {
         ExportConfig {
             endpoint: self.endpoint.clone(),
             spool: self.spool.clone(),
-            limits: SpoolLimits { disk_bytes: self.spool_bytes, ..defaults.limits },
+            limits: SpoolLimits { disk_bytes: self.spool_bytes, memory_bytes: self.memory.batches() },
             credentials: self.credentials(),
             ..defaults
         }
@@ -82,7 +89,8 @@ impl Default for AgentConfig {
             api_key: None,
             headers: Vec::new(),
             project: None,
-            table_bytes: 64 << 20,
+            memory: Memory::default(),
+            table_bytes: None,
             read_service_env: true,
         }
     }

@@ -16,6 +16,7 @@ use crate::{
         ring::RingReader,
     },
     describe::Describer,
+    memory::Memory,
     processes::{Handle, Tracker, TrackerOptions},
     rights::Rights,
     sample::RawSample,
@@ -46,6 +47,8 @@ pub struct SamplerOptions {
     pub time_limit_us: u64,
     /// Sample only processes marked by [`Programs::want`] and their children.
     pub only_wanted: bool,
+    /// What memory may be taken.
+    pub memory: Memory,
 }
 
 /// The loaded kernel side; nothing is sampled yet.
@@ -68,7 +71,10 @@ impl Sampler {
             ring_bytes: options.ring_bytes,
             time_limit_ns: options.time_limit_us * 1000,
             only_wanted: options.only_wanted,
-            ..ProgramOptions::default()
+            mapping_bytes: options.memory.mappings(),
+            // Some more than are tracked: the kernel programs add those that are not yet.
+            processes: (options.memory.processes() + options.memory.processes() / 8) as u32,
+            stack_bytes: options.memory.stacks(),
         })?;
         Ok(Self { programs, options: options.clone() })
     }

@@ -5,6 +5,8 @@ use std::{
     time::Instant,
 };
 
+use crate::bpf::shared::mapped_bytes;
+
 /// USER_HZ: the unit of CPU times in /proc, the same on every Linux of our targets.
 const TICKS_PER_SECOND: f64 = 100.0;
 
@@ -18,12 +20,13 @@ pub fn cpu_seconds() -> Option<f64> {
     Some((user + system) / TICKS_PER_SECOND)
 }
 
-/// Resident memory of this process, bytes.
+/// Resident memory of this process, bytes, without the kernel maps that are mapped: those are
+/// counted for themselves.
 pub fn resident_bytes() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
     let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(kibibytes * 1024)
+    Some((kibibytes * 1024).saturating_sub(mapped_bytes()))
 }
 
 /// Remembers the last reading, for a rate.

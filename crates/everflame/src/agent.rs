@@ -3,7 +3,7 @@
 use std::{env, fs, path::PathBuf};
 
 use anyhow::Context;
-use everflame_agent::{Agent, AgentConfig, Sampler, SamplerOptions};
+use everflame_agent::{Agent, AgentConfig, Memory, Sampler, SamplerOptions};
 
 use crate::{
     WrongUse,
@@ -50,12 +50,19 @@ fn tokio_block(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result
 
 /// What the kernel side is told.
 pub fn sampler_options(rate: u32, sampling: &SamplingOptions) -> SamplerOptions {
-    SamplerOptions { rate, ring_bytes: sampling.ring_bytes, time_limit_us: sampling.time_limit_us, only_wanted: false }
+    SamplerOptions {
+        rate,
+        ring_bytes: sampling.ring_bytes,
+        time_limit_us: sampling.time_limit_us,
+        only_wanted: false,
+        memory: Memory::new(sampling.memory),
+    }
 }
 
 /// What the agent is told everywhere alike.
 pub fn config(sampling: &SamplingOptions) -> AgentConfig {
     AgentConfig {
+        memory: Memory::new(sampling.memory),
         table_bytes: sampling.table_bytes,
         read_service_env: !sampling.no_service_env,
         ..AgentConfig::default()

@@ -4,6 +4,7 @@
 use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use everflame_agent::Memory;
 
 /// Sees what every process spends its time on, with nothing changed in any process.
 #[derive(Debug, Parser)]
@@ -63,9 +64,13 @@ pub struct SamplingOptions {
     /// Bytes of the ring between kernel and agent, a power of two
     #[arg(long, value_name = "BYTES", env = "EVERFLAME_RING_BYTES", default_value_t = 1 << 20, value_parser = ring_bytes)]
     pub ring_bytes: u32,
-    /// Bytes of unwind tables at most; the least used ones go first
-    #[arg(long, value_name = "BYTES", env = "EVERFLAME_TABLE_BYTES", default_value_t = 64 << 20)]
-    pub table_bytes: u64,
+    /// Memory of the agent and its kernel maps at most, such as 64MiB; the process that reads
+    /// executables may take half as much again while it runs
+    #[arg(long, value_name = "SIZE", env = "EVERFLAME_MEMORY", default_value = "128MiB", value_parser = memory)]
+    pub memory: u64,
+    /// Bytes of unwind tables at most (default: a quarter of the memory); the least used ones go first
+    #[arg(long, value_name = "BYTES", env = "EVERFLAME_TABLE_BYTES")]
+    pub table_bytes: Option<u64>,
     /// Longest time of one sample in the interrupt, in microseconds
     #[arg(long, value_name = "MICROSECONDS", env = "EVERFLAME_TIME_LIMIT_US", default_value_t = 10_000)]
     pub time_limit_us: u64,
@@ -291,6 +296,23 @@ fn seconds(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(s) if s > 0.0 && s <= 366.0 * 86_400.0 => Ok(s),
         _ => Err("give a number of seconds above 0".into()),
+    }
+}
+
+/// A number of bytes, KiB, MiB or GiB.
+fn memory(text: &str) -> Result<u64, String> {
+    let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
+    let shift = match text[digits.len()..].trim() {
+        "" | "B" => Some(0),
+        "KiB" | "K" | "k" => Some(10),
+        "MiB" | "M" => Some(20),
+        "GiB" | "G" => Some(30),
+        _ => None,
+    };
+    let bytes = shift.and_then(|shift| digits.parse::<u64>().ok()?.checked_mul(1 << shift));
+    match bytes {
+        Some(bytes) if bytes >= Memory::LEAST => Ok(bytes),
+        _ => Err(format!("give a size of at least {} MiB, such as 64MiB", Memory::LEAST >> 20)),
     }
 }
 

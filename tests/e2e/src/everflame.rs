@@ -61,21 +61,25 @@ impl Everflame {
 
     /// `everflame agent` that sends to a port on this machine.
     pub fn agent(server_port: u16, rate: u32, spool: &Path) -> Self {
+        Self::agent_in(None, server_port, rate, spool, &[])
+    }
+
+    /// The same with more options, and inside a control group (version 1) if one is given.
+    pub fn agent_in(cgroup: Option<&Path>, server_port: u16, rate: u32, spool: &Path, more: &[&str]) -> Self {
         let listen = format!("127.0.0.1:{}", machine::free_port());
         let scratch = tempfile::tempdir().unwrap();
-        let arguments = [
-            "agent",
-            "--endpoint",
-            &format!("http://127.0.0.1:{server_port}"),
-            "--rate",
-            &rate.to_string(),
-            "--listen",
-            &listen,
-            "--spool",
-            spool.to_str().unwrap(),
-        ];
+        let (endpoint, rate) = (format!("http://127.0.0.1:{server_port}"), rate.to_string());
+        let mut arguments = vec!["agent", "--endpoint", &endpoint, "--rate", &rate, "--listen", &listen, "--spool"];
+        arguments.push(spool.to_str().unwrap());
+        arguments.extend(more);
         let log = scratch.path().join("log");
-        let child = spawn(&arguments, &log, Stdio::null());
+        let mut inside = command(&arguments);
+        if let Some(cgroup) = cgroup {
+            let script = format!("echo $$ > {}/cgroup.procs && exec \"$0\" \"$@\"", cgroup.display());
+            inside = Command::new("sh");
+            inside.args(["-c", &script]).arg(binary()).args(&arguments);
+        }
+        let child = spawn(inside, &log, Stdio::null());
         let agent = Self { child, api: Api::new(&format!("http://{listen}")), log, _scratch: scratch };
         wait_for("the agent's /healthz", START_LIMIT, || (agent.api.try_status("/healthz") == Some(200)).then_some(()));
         agent
@@ -84,7 +88,7 @@ impl Everflame {
     /// Starts a command that prints the line of readiness.
     pub fn start(arguments: &[&str], scratch: TempDir) -> Self {
         let log = scratch.path().join("log");
-        let mut child = spawn(arguments, &log, Stdio::piped());
+        let mut child = spawn(command(arguments), &log, Stdio::piped());
         let stdout = child.stdout.take().expect("standard output is piped");
         let (sender, receiver) = mpsc::sync_channel(1);
         std::thread::spawn(move || {
@@ -112,6 +116,11 @@ impl Everflame {
     /// Its process id.
     pub fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Memory of it and its kernel maps, without its children.
+    pub fn memory(&self) -> u64 {
+        machine::memory(self.pid())
     }
 
     /// What it has logged so far.
@@ -162,8 +171,8 @@ impl Drop for Everflame {
     }
 }
 
-fn spawn(arguments: &[&str], log: &Path, stdout: Stdio) -> Child {
-    command(arguments)
+fn spawn(mut command: Command, log: &Path, stdout: Stdio) -> Child {
+    command
         .stdin(Stdio::null())
         .stdout(stdout)
         .stderr(File::create(log).unwrap())

@@ -1,6 +1,7 @@
 //! What this machine has: root, tools, places. A test asks for what it needs and is skipped,
 //! aloud, where it is missing.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
@@ -50,6 +51,43 @@ pub fn output(command: &mut Command) -> String {
 /// Runs a command to its end, whatever that is.
 pub fn finish(command: &mut Command) -> Output {
     command.output().unwrap_or_else(|error| panic!("cannot run {command:?}: {error}"))
+}
+
+/// Bytes of the BPF maps that a process holds.
+pub fn map_bytes(pid: u32) -> u64 {
+    let mut maps = BTreeMap::new();
+    for entry in std::fs::read_dir(format!("/proc/{pid}/fdinfo")).into_iter().flatten().flatten() {
+        let text = std::fs::read_to_string(entry.path()).unwrap_or_default();
+        let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<u64>().ok());
+        if let (Some(id), Some(bytes)) = (field("map_id:"), field("memlock:")) {
+            maps.insert(id, bytes);
+        }
+    }
+    maps.values().sum()
+}
+
+/// Bytes of BPF maps that a process has mapped: they are in its resident memory and in
+/// [`map_bytes`] both.
+pub fn mapped_map_bytes(pid: u32) -> u64 {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/smaps")).unwrap_or_default();
+    let (mut is_map, mut kib) = (false, 0);
+    for line in text.lines() {
+        match line.split_whitespace().collect::<Vec<_>>()[..] {
+            ["Rss:", number, "kB"] if is_map => kib += number.parse::<u64>().unwrap_or(0),
+            [range, _, _, _, _, ..] if range.contains('-') => is_map = line.contains("bpf-map"),
+            _ => {}
+        }
+    }
+    kib * 1024
+}
+
+/// Resident memory of a process and its BPF maps, each byte once.
+pub fn memory(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let resident =
+        status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB")?.parse().ok());
+    let resident: u64 = resident.unwrap_or(0) * 1024;
+    resident.saturating_sub(mapped_map_bytes(pid)) + map_bytes(pid)
 }
 
 /// Sends a signal to a process by its id.

@@ -10,6 +10,7 @@ mod suite {
     pub mod conservation;
     pub mod envoy;
     pub mod known_truth;
+    pub mod memory;
     pub mod menagerie;
     pub mod native;
     pub mod noise;
@@ -56,6 +57,7 @@ fn main() -> ExitCode {
         ("runtimes::node", runtimes::node),
         ("menagerie::stacks_of_every_kind_reach_their_root", menagerie::stacks_of_every_kind_reach_their_root),
         ("envoy::whole_stacks_that_perf_agrees_with", envoy::whole_stacks_that_perf_agrees_with),
+        ("memory::a_limit_that_holds", memory::a_limit_that_holds),
         ("conservation::taken_is_the_kernels_run_count", conservation::taken_is_the_kernels_run_count),
         ("conservation::outages_and_kills", conservation::outages_and_kills),
         ("conservation::another_bpf_program_busy", conservation::another_bpf_program_busy),

@@ -1,7 +1,7 @@
 //! What a process and its children use: CPU time, memory, BPF maps and programs.
 
-use std::collections::BTreeMap;
-
+use everflame_tests::machine;
+pub use everflame_tests::machine::map_bytes;
 use serde_json::Value;
 
 /// CPU seconds so far of a process: its threads, its living children and those that it has
@@ -21,7 +21,8 @@ fn ended_children(pid: u32) -> f64 {
     fields.iter().skip(13).take(2).filter_map(|f| f.parse::<u64>().ok()).sum::<u64>() as f64 / 100.0
 }
 
-/// Resident memory of a process and its children, in bytes: now, and at its highest.
+/// Resident memory of a process and its children, in bytes: now, without the BPF maps that it
+/// has mapped, and at its highest, with them.
 pub fn memory(pid: u32) -> (u64, u64) {
     let read = |pid: u32, name: &str| -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
@@ -29,19 +30,7 @@ pub fn memory(pid: u32) -> (u64, u64) {
         line.trim().trim_end_matches(" kB").parse::<u64>().unwrap_or(0) * 1024
     };
     let sum = |name: &str| family(pid).iter().map(|&pid| read(pid, name)).sum();
-    (sum("VmRSS:"), sum("VmHWM:"))
-}
-
-/// Bytes of the BPF maps that a process holds.
-pub fn map_bytes(pid: u32) -> u64 {
-    let mut maps = BTreeMap::new();
-    for text in fdinfo(pid) {
-        let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<u64>().ok());
-        if let (Some(id), Some(bytes)) = (field("map_id:"), field("memlock:")) {
-            maps.insert(id, bytes);
-        }
-    }
-    maps.values().sum()
+    (sum("VmRSS:") - machine::mapped_map_bytes(pid), sum("VmHWM:"))
 }
 
 /// Nanoseconds and runs of the BPF programs that a process holds, those of the sampler and

@@ -22,11 +22,22 @@ pub struct ProgramOptions {
     pub only_wanted: bool,
     /// Bytes of processes' mappings at most.
     pub mapping_bytes: u64,
+    /// Processes in the kernel's table at most.
+    pub processes: u32,
+    /// Bytes of the stacks of an epoch.
+    pub stack_bytes: u64,
 }
 
 impl Default for ProgramOptions {
     fn default() -> Self {
-        Self { ring_bytes: 1 << 20, time_limit_ns: 10_000_000, only_wanted: false, mapping_bytes: 32 << 20 }
+        Self {
+            ring_bytes: 1 << 20,
+            time_limit_ns: 10_000_000,
+            only_wanted: false,
+            mapping_bytes: 32 << 20,
+            processes: 32_768,
+            stack_bytes: 8 << 20,
+        }
     }
 }
 
@@ -37,6 +48,7 @@ pub struct Programs {
     _lifecycle: Vec<Link>,
     cpus: u32,
     mapping_bytes: u64,
+    stack_bytes: u64,
 }
 
 impl Programs {
@@ -59,6 +71,7 @@ impl Programs {
         for mut map in open.maps_mut() {
             let name = map.name().to_string_lossy().into_owned();
             let set = match name.as_str() {
+                "processes" => map.set_max_entries(options.processes),
                 "walks" => map.set_max_entries(cpus),
                 "counters" => map.set_max_entries(cpus + abi::USER_COUNTER_ELEMENTS),
                 "ring" => map.set_max_entries(options.ring_bytes),
@@ -86,7 +99,13 @@ impl Programs {
                 lifecycle.push(program.attach().map_err(|e| refused("attach a lifecycle program", e))?);
             }
         }
-        Ok(Self { object, _lifecycle: lifecycle, cpus, mapping_bytes: options.mapping_bytes })
+        Ok(Self {
+            object,
+            _lifecycle: lifecycle,
+            cpus,
+            mapping_bytes: options.mapping_bytes,
+            stack_bytes: options.stack_bytes,
+        })
     }
 
     /// A handle of a map by its name in `bpf/maps.h`.
@@ -147,7 +166,7 @@ impl Programs {
 
     /// The reader of samples.
     pub fn ring_reader(&self) -> Result<RingReader, BpfError> {
-        RingReader::new(self.map("ring")?, self.shared("control")?)
+        RingReader::new(self.map("ring")?, self.shared("control")?, self.stack_bytes)
     }
 
     /// Samples `pid` and the children it will have (with `only_wanted`).

@@ -17,12 +17,16 @@ use crate::sample::{RawSample, RawStack, UserFrame};
 /// Stacks kept for one epoch. When there are more, a new epoch begins early.
 const STACKS_LIMIT: usize = 32_768;
 
+/// What a stack costs beside its frames.
+const STACK_BYTES: u64 = 128;
+
 /// The reading end of the ring.
 pub struct RingReader {
     ring: RingBuffer<'static>,
     inbox: Arc<Mutex<Inbox>>,
     control: Shared,
     epoch: u64,
+    stack_bytes: u64,
 }
 
 #[derive(Default)]
@@ -30,11 +34,14 @@ struct Inbox {
     samples: Vec<RawSample>,
     stacks: FxHashMap<u64, Arc<RawStack>>,
     older: FxHashMap<u64, Arc<RawStack>>,
+    /// Of `stacks`.
+    bytes: u64,
     broken: u64,
 }
 
 impl RingReader {
-    pub(super) fn new(map: MapHandle, control: Shared) -> Result<Self, BpfError> {
+    /// Of an epoch, `stack_bytes` of stacks are kept.
+    pub(super) fn new(map: MapHandle, control: Shared, stack_bytes: u64) -> Result<Self, BpfError> {
         let inbox = Arc::new(Mutex::new(Inbox::default()));
         let sink = Arc::clone(&inbox);
         // The ring outlives its builder's borrow of the map: libbpf duplicates nothing of
@@ -48,7 +55,7 @@ impl RingReader {
             })
             .map_err(|e| BpfError::Map { map: "ring", source: into_io(e) })?;
         let ring = builder.build().map_err(|e| BpfError::Map { map: "ring", source: into_io(e) })?;
-        let mut reader = Self { ring, inbox, control, epoch: 0 };
+        let mut reader = Self { ring, inbox, control, epoch: 0, stack_bytes };
         reader.next_epoch();
         Ok(reader)
     }
@@ -66,8 +73,12 @@ impl RingReader {
         if read < 0 {
             tracing::error!("reading the ring: {}", std::io::Error::from_raw_os_error(-read));
         }
-        let samples = std::mem::take(&mut lock(&self.inbox).samples);
-        if lock(&self.inbox).stacks.len() > STACKS_LIMIT {
+        let (samples, is_full) = {
+            let mut inbox = lock(&self.inbox);
+            let is_full = inbox.stacks.len() > STACKS_LIMIT || inbox.bytes > self.stack_bytes;
+            (std::mem::take(&mut inbox.samples), is_full)
+        };
+        if is_full {
             self.next_epoch();
         }
         samples
@@ -83,6 +94,7 @@ impl RingReader {
         self.epoch += 1;
         let mut inbox = lock(&self.inbox);
         inbox.older = std::mem::take(&mut inbox.stacks);
+        inbox.bytes = 0;
         self.control.write(0, &self.epoch.to_le_bytes());
     }
 }
@@ -110,6 +122,7 @@ impl Inbox {
                 kernel: words.by_ref().take(kernel).collect(),
                 user: words.take(user).map(UserFrame).collect(),
             });
+            self.bytes += STACK_BYTES + 8 * (kernel + user) as u64;
             self.stacks.insert(head.stack, Arc::clone(&stack));
             stack
         } else if let Some(stack) = self.stacks.get(&head.stack).or_else(|| self.older.get(&head.stack)) {

@@ -8,6 +8,14 @@ use std::{
 
 use memmap2::{MmapOptions, MmapRaw};
 
+/// Bytes mapped now.
+static MAPPED: AtomicU64 = AtomicU64::new(0);
+
+/// Bytes of kernel maps that are mapped, and so are counted as ours by the kernel as well.
+pub fn mapped_bytes() -> u64 {
+    MAPPED.load(Ordering::Relaxed)
+}
+
 /// A mapping of a BPF_F_MMAPABLE array.
 #[derive(Debug)]
 pub struct Shared {
@@ -17,7 +25,9 @@ pub struct Shared {
 impl Shared {
     /// Maps `length` bytes of an array.
     pub fn map(fd: &impl AsFd, length: usize) -> std::io::Result<Self> {
-        Ok(Self { map: MmapOptions::new().len(length).map_raw(fd.as_fd().as_raw_fd())? })
+        let map = MmapOptions::new().len(length).map_raw(fd.as_fd().as_raw_fd())?;
+        MAPPED.fetch_add(length as u64, Ordering::Relaxed);
+        Ok(Self { map })
     }
 
     /// Copies bytes in. The kernel programs must not be led here yet: whoever publishes

@@ -21,4 +21,5 @@ mod upkeep;
 
 pub use handle::Handle;
 pub use stats::TrackerStats;
+pub use table::MAX_PROCESSES;
 pub use tracker::{Tracker, TrackerOptions};

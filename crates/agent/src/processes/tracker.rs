@@ -25,7 +25,10 @@ use crate::{
     bpf::{BpfError, monotonic_ns, sideband::SideBand},
     executables::{Builder, Change, IndexTaker, IndexWanted, Outcome, Queue, Registry},
     sys,
-    worker::client::{TIMEOUT, Worker, WorkerCommand},
+    worker::{
+        client::{TIMEOUT, Worker, WorkerCommand},
+        protocol::MAX_ANSWER,
+    },
 };
 
 /// Unwind tables in the kernel, in bytes, unless told otherwise.
@@ -64,6 +67,8 @@ pub struct TrackerOptions {
     pub worker: WorkerCommand,
     /// Longest time it may take for one file.
     pub worker_timeout: Duration,
+    /// Bytes that it may answer.
+    pub worker_answer: usize,
     /// Takes symbol indexes as they are made; where there is nobody, none are.
     pub indexes: Option<IndexTaker>,
     /// Asked before an index is made; where there is nobody, all are.
@@ -78,6 +83,7 @@ impl Default for TrackerOptions {
             read_service_env: true,
             worker: WorkerCommand::default(),
             worker_timeout: TIMEOUT,
+            worker_answer: MAX_ANSWER,
             indexes: None,
             index_wanted: None,
         }
@@ -137,7 +143,7 @@ impl Tracker {
         let queue = Arc::new(Queue::default());
         let (done, outcomes) = sync_channel(MAX_OUTCOMES);
         let waker = Arc::clone(&shared);
-        let worker = Worker::new(options.worker, options.worker_timeout);
+        let worker = Worker::new(options.worker, options.worker_timeout).answering(options.worker_answer);
         let builder = Builder::start(Arc::clone(&queue), worker, done, move || waker.wake())
             .map_err(|e| cannot("start a thread", e))?;
         let tracker = Self {

@@ -14,6 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use super::confine::MEMORY_VARIABLE;
 use super::protocol::{ANSWER_HEADER, MAX_ANSWER, MAX_FILE, Request};
 use crate::sys;
 
@@ -33,6 +34,13 @@ pub struct WorkerCommand {
     pub arguments: Vec<OsString>,
     /// Its whole environment.
     pub environment: Vec<(OsString, OsString)>,
+}
+
+impl WorkerCommand {
+    /// The same with so much memory for what it makes, in bytes.
+    pub fn with_memory(bytes: u64) -> Self {
+        Self { environment: vec![(MEMORY_VARIABLE.into(), bytes.to_string().into())], ..Self::default() }
+    }
 }
 
 impl Default for WorkerCommand {
@@ -86,6 +94,7 @@ impl Drop for Running {
 pub struct Worker {
     command: WorkerCommand,
     timeout: Duration,
+    answer: usize,
     running: Option<Running>,
     starts: u64,
 }
@@ -93,7 +102,12 @@ pub struct Worker {
 impl Worker {
     /// Nothing is started yet.
     pub fn new(command: WorkerCommand, timeout: Duration) -> Self {
-        Self { command, timeout, running: None, starts: 0 }
+        Self { command, timeout, answer: MAX_ANSWER, running: None, starts: 0 }
+    }
+
+    /// The same, answering so many bytes at most.
+    pub fn answering(self, bytes: usize) -> Self {
+        Self { answer: bytes.min(MAX_ANSWER), ..self }
     }
 
     /// Workers started so far.
@@ -120,12 +134,16 @@ impl Worker {
             self.starts += 1;
         }
         let Some(running) = &mut self.running else { return Err(WorkerError::Refused("no worker".into())) };
-        match exchange(&mut running.socket, file, request, self.timeout) {
+        match exchange(&mut running.socket, file, request, self.timeout, self.answer) {
             Ok((last, result)) => {
                 if last {
                     self.running = None;
                 }
                 result.map_err(WorkerError::Refused)
+            }
+            Err(e) if e.kind() == io::ErrorKind::FileTooLarge => {
+                self.running = None;
+                Err(WorkerError::Refused(format!("what is made of it is over {} bytes: raise --memory", self.answer)))
             }
             Err(e) => {
                 let mut running = self.running.take();
@@ -161,7 +179,13 @@ fn start(command: &WorkerCommand) -> io::Result<Running> {
 
 type Exchanged = (bool, Result<Vec<u8>, String>);
 
-fn exchange(socket: &mut UnixStream, file: &File, request: &Request, timeout: Duration) -> io::Result<Exchanged> {
+fn exchange(
+    socket: &mut UnixStream,
+    file: &File,
+    request: &Request,
+    timeout: Duration,
+    most: usize,
+) -> io::Result<Exchanged> {
     let until = Instant::now() + timeout;
     socket.set_write_timeout(Some(timeout))?;
     sys::send_with_fd(socket, &request.to_bytes(), file.as_fd())?;
@@ -169,8 +193,8 @@ fn exchange(socket: &mut UnixStream, file: &File, request: &Request, timeout: Du
     read_until(socket, &mut header, until)?;
     let [a, b, c, d, last, ok] = header;
     let length = u32::from_le_bytes([a, b, c, d]) as usize;
-    if length > MAX_ANSWER {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "an answer without bounds"));
+    if length > most {
+        return Err(io::ErrorKind::FileTooLarge.into());
     }
     let mut payload = vec![0; length];
     read_until(socket, &mut payload, until)?;

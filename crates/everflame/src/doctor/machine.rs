@@ -2,9 +2,12 @@
 
 use std::{fs, path::Path};
 
-use everflame_agent::bpf::{
-    clock::online_cpus,
-    programs::{ProgramOptions, Programs},
+use everflame_agent::{
+    Memory,
+    bpf::{
+        clock::online_cpus,
+        programs::{ProgramOptions, Programs},
+    },
 };
 
 use super::Check;
@@ -14,7 +17,7 @@ const INITIAL_PID_NAMESPACE: &str = "pid:[4026531836]";
 /// Where the counters are pinned.
 const BPFFS: &str = "/sys/fs/bpf";
 /// What the agent needs on a machine with many processes.
-const MEMORY: u64 = 96 << 20;
+const MEMORY: u64 = Memory::DEFAULT / 2 * 3;
 
 /// Version of the kernel, as numbers.
 pub fn version() -> (u32, u32) {
@@ -105,7 +108,7 @@ pub fn memory_limit() -> Check {
         Some(limit) => Check::warn(
             "memory-limit",
             format!("{} MiB", limit >> 20),
-            format!("give {} MiB, or lower --table-bytes: unwind tables that find no room are left out", MEMORY >> 20),
+            format!("give {} MiB, or start the agent with a --memory of two thirds of the limit", MEMORY >> 20),
         ),
     }
 }
