@@ -27,8 +27,9 @@ use crate::{
 const TURN: Duration = Duration::from_secs(1);
 /// How often a batch is sent.
 const BATCH_EVERY: Duration = Duration::from_secs(5);
-/// The first batch goes sooner: someone waits for a first picture.
-const FIRST_BATCH_AFTER: Duration = Duration::from_millis(1500);
+/// The first batches go sooner, since someone waits for a first picture: the first as soon as
+/// there is a sample, looked for this often, and each after twice the time of the one before.
+const FIRST_BATCHES: Duration = Duration::from_millis(50);
 /// How long the end waits for the server to take what is left.
 const FLUSH_WITHIN: Duration = Duration::from_secs(10);
 
@@ -133,13 +134,17 @@ struct Pipeline {
 
 impl Pipeline {
     fn run(mut self) -> Pins {
-        let mut batch_at = Instant::now() + FIRST_BATCH_AFTER;
+        let mut every = FIRST_BATCHES;
+        let mut batch_at = Instant::now() + every;
         while !self.stopping.load(Ordering::Relaxed) {
             let until_batch = batch_at.saturating_duration_since(Instant::now());
             let turn = self.sampling.turn(TURN.min(until_batch.max(Duration::from_millis(10))));
             self.take(turn);
             if Instant::now() >= batch_at {
-                batch_at = Instant::now() + BATCH_EVERY;
+                if self.aggregate.samples() > 0 {
+                    every = (every * 2).min(BATCH_EVERY);
+                }
+                batch_at = Instant::now() + every;
                 self.seal();
                 self.pins.forget(&self.ledger.take_closed());
             }

@@ -6,6 +6,7 @@ use std::{
     fs,
     hash::{DefaultHasher, Hash, Hasher},
     sync::Arc,
+    thread::{self, JoinHandle},
 };
 
 use everflame_profile::{Frame, FrameKind, Line, Mapping, Str};
@@ -26,20 +27,27 @@ const FRAMES_LIMIT: usize = 16_384;
 pub struct Describer {
     tracker: Handle,
     symbols: RefCell<Option<KernelSymbols>>,
+    reading: RefCell<Option<JoinHandle<Result<KernelSymbols, String>>>>,
     modules: Cell<u64>,
     frames: RefCell<FxHashMap<u64, Frame>>,
 }
 
 impl Describer {
-    /// Reads the kernel's symbols.
+    /// Begins to read the kernel's symbols.
     pub fn new(tracker: Handle) -> Self {
-        let describer =
-            Self { tracker, symbols: RefCell::default(), modules: Cell::new(u64::MAX), frames: RefCell::default() };
+        let describer = Self {
+            tracker,
+            symbols: RefCell::default(),
+            reading: RefCell::default(),
+            modules: Cell::new(u64::MAX),
+            frames: RefCell::default(),
+        };
         describer.refresh();
         describer
     }
 
-    /// Reads them again if modules came or went.
+    /// Reads them again if modules came or went. That takes a tenth of a second of another
+    /// thread's time; who needs a name waits for it.
     pub fn refresh(&self) {
         let modules = fs::read_to_string("/proc/modules").unwrap_or_default();
         let mut hasher = DefaultHasher::new();
@@ -48,17 +56,29 @@ impl Describer {
         if self.modules.replace(hasher.finish()) == hasher.finish() {
             return;
         }
-        let parsed = fs::read_to_string("/proc/kallsyms")
-            .map_err(|e| e.to_string())
-            .and_then(|text| KernelSymbols::parse(&text, Some(&modules)).map_err(|e| e.to_string()));
-        match parsed {
-            Ok(symbols) => *self.symbols.borrow_mut() = Some(symbols),
+        let read = move || {
+            let text = fs::read_to_string("/proc/kallsyms").map_err(|e| e.to_string())?;
+            KernelSymbols::parse(&text, Some(&modules)).map_err(|e| e.to_string())
+        };
+        match thread::Builder::new().name("kernel-symbols".into()).spawn(read) {
+            Ok(reading) => *self.reading.borrow_mut() = Some(reading),
             Err(e) => tracing::warn!("kernel frames stay addresses: {e}"),
         }
         self.frames.borrow_mut().clear();
     }
 
+    /// Takes the symbols that are being read.
+    fn take_symbols(&self) {
+        let Some(reading) = self.reading.borrow_mut().take() else { return };
+        match reading.join() {
+            Ok(Ok(symbols)) => *self.symbols.borrow_mut() = Some(symbols),
+            Ok(Err(e)) => tracing::warn!("kernel frames stay addresses: {e}"),
+            Err(_) => tracing::error!("the thread that reads the kernel's symbols panicked"),
+        }
+    }
+
     fn name_kernel_frame(&self, address: u64) -> Frame {
+        self.take_symbols();
         let kind = FrameKind(Arc::from(FrameKind::KERNEL));
         let symbols = self.symbols.borrow();
         let Some(symbol) = symbols.as_ref().and_then(|s| s.resolve(address)) else {

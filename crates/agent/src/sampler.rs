@@ -22,9 +22,11 @@ use crate::{
     sample::RawSample,
 };
 
-/// How long a sample waits for the news of its process: the side band is read every few
-/// tens of milliseconds.
-const SETTLE: Duration = Duration::from_millis(150);
+/// How long a sample waits for the news of its process, at most: the side band is read every
+/// few tens of milliseconds, or at the latest this long after something came.
+const SETTLE: Duration = Duration::from_millis(200);
+/// How long the first samples wait until those that run already have been read.
+const FIRST_SETTLE: Duration = Duration::from_secs(2);
 /// After how many periods they are moved (see [`Clock::jitter`]), but not more often than
 /// [`JITTER_EVERY`]. A move begins a period anew, which costs half a tick: a quarter of a
 /// percent of all.
@@ -144,7 +146,9 @@ impl Sampling {
         self.ring.wait(timeout);
         self.keep_house();
         let drained = self.drain();
-        let settled = monotonic_ns().saturating_sub(SETTLE.as_nanos() as u64);
+        let known = self.tracker.known_until();
+        let patience = if known == 0 { FIRST_SETTLE } else { SETTLE };
+        let settled = monotonic_ns().saturating_sub(patience.as_nanos() as u64).max(known);
         let ready = self.held.iter().take_while(|s| s.time <= settled).count();
         let samples: Vec<RawSample> = self.held.drain(..ready).collect();
         self.note(&samples);

@@ -79,6 +79,12 @@ impl Handle {
         self.shared.ready.load(Ordering::Acquire)
     }
 
+    /// Up to when (CLOCK_MONOTONIC, nanoseconds) all that happened to processes is known, as far
+    /// as it is ever told; 0 until those that ran before us have been read.
+    pub fn known_until(&self) -> u64 {
+        self.shared.known_until.load(Ordering::Acquire)
+    }
+
     /// Whether unwind tables or symbol indexes are being built.
     pub fn building(&self) -> bool {
         self.queue.is_busy()

@@ -3,6 +3,8 @@
 
 use std::sync::Arc;
 
+use rustc_hash::FxHashMap;
+
 use super::{
     events::AFTER_EXEC,
     facts,
@@ -16,7 +18,7 @@ const ASKED_A_SECOND: u32 = 200;
 /// Those that are asked at once after a quiet time, as at the start.
 const ASKED_AT_ONCE: u32 = 8_192;
 /// Those that are asked at one time: everything else waits for them.
-const ASKED_TOGETHER: u32 = 256;
+const ASKED_TOGETHER: usize = 64;
 /// How often it is looked whether a process whose first thread ended is gone.
 const EXIT_LOOKS: u8 = 20;
 
@@ -67,39 +69,64 @@ impl Processes {
 
     fn ask_some(&mut self) {
         self.purse.fill(self.shared.seconds());
-        let mut together = ASKED_TOGETHER;
+        let mut together = Vec::new();
         while self.purse.left > 0
-            && together > 0
+            && together.len() < ASKED_TOGETHER
             && let Some((pid, generation)) = self.unidentified.pop_front()
         {
             // Those that are gone, or run another image by now, cost nothing.
             let same = |p: &&mut Process| p.identity.generation == generation && !p.identified;
             if self.all.get_mut(&pid).as_ref().is_some_and(same) {
                 self.purse.left -= 1;
-                together -= 1;
-                self.identify(pid);
+                together.push(pid);
             }
+        }
+        let mut services = self.services(&together);
+        for pid in together {
+            self.identify(pid, services.remove(&pid));
         }
     }
 
-    fn identify(&mut self, pid: u32) {
+    /// The service names of those who live and have one. They are read together: to wait for
+    /// another thread costs more than the reading.
+    fn services(&mut self, pids: &[u32]) -> FxHashMap<u32, String> {
+        let asked = |pid: &&u32| self.read_service && !self.ending.contains_key(pid);
+        let pids: Vec<u32> = pids.iter().filter(asked).copied().collect();
+        if pids.is_empty() {
+            return FxHashMap::default();
+        }
+        let together = pids.clone();
+        let read = move || together.into_iter().map(|pid| (pid, facts::service(pid))).collect();
+        if let Some(services) = self.patience.call(read) {
+            return services;
+        }
+        // One of them hangs: the others are not to suffer for it.
+        let mut services = FxHashMap::default();
+        for pid in pids {
+            match self.patience.call(move || facts::service(pid)) {
+                Some(service) => _ = services.insert(pid, service),
+                None => self.shared.stats.calls_hung.add(1),
+            }
+        }
+        services
+    }
+
+    fn identify(&mut self, pid: u32, service: Option<String>) {
         let Some(process) = self.all.get_mut(&pid) else { return };
         process.identified = true;
         let mut identity = (*process.identity).clone();
-        let named = facts::executable(pid, &mut self.strings).ok();
-        let image = process.image.take();
-        let named = named.or_else(|| image.map(|image| facts::name_and_path(&image, &mut self.strings)));
+        // One that has ended by now is what it mapped, where its parent was.
+        let ends = self.ending.contains_key(&pid);
+        let image = process.image.take().map(|image| facts::name_and_path(&image, &mut self.strings));
+        let named = image.or_else(|| (!ends).then(|| facts::executable(pid, &mut self.strings).ok()).flatten());
         if let Some((name, path)) = named {
             (identity.name, identity.path) = (name, path);
         }
-        if let Ok(container) = facts::container(pid, &mut self.strings) {
+        if !ends && let Ok(container) = facts::container(pid, &mut self.strings) {
             identity.container_id = container;
         }
-        if self.read_service {
-            match self.patience.call(move || facts::service(pid)) {
-                Some(service) => identity.service = self.strings.get(&service),
-                None => self.shared.stats.calls_hung.add(1),
-            }
+        if let Some(service) = service {
+            identity.service = self.strings.get(&service);
         }
         process.identity = Arc::new(identity);
         self.shared.correct_life(pid, Arc::clone(&process.identity));

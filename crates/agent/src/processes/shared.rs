@@ -5,7 +5,7 @@ use std::{
     os::unix::net::UnixStream,
     sync::{
         Arc, Mutex, PoisonError, RwLock,
-        atomic::{AtomicBool, AtomicU32, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
 };
 
@@ -43,6 +43,8 @@ pub struct Shared {
     second: AtomicU32,
     unknown: Mutex<FxHashSet<u32>>,
     sampled: Mutex<FxHashSet<u32>>,
+    /// Up to when (CLOCK_MONOTONIC, nanoseconds) all news is taken in; 0 at first.
+    pub known_until: AtomicU64,
     pub ready: AtomicBool,
     pub stopped: AtomicBool,
     /// Never blocks.
@@ -59,6 +61,7 @@ impl Shared {
             second: AtomicU32::new(0),
             unknown: Mutex::default(),
             sampled: Mutex::default(),
+            known_until: AtomicU64::new(0),
             ready: AtomicBool::new(false),
             stopped: AtomicBool::new(false),
             wake,

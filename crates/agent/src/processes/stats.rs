@@ -50,6 +50,8 @@ macro_rules! figures {
 }
 
 figures! {
+    /// Times that the tracker looked for news.
+    turns,
     /// Processes that are known now.
     processes,
     /// Processes that found no place in the table.

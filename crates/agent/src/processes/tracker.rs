@@ -39,12 +39,16 @@ const MAX_OUTCOMES: usize = 16;
 const COALESCE: Duration = Duration::from_millis(12);
 /// The times of records are in order within a CPU only: a record is used once it is this old.
 const HOLD_NS: u64 = 10_000_000;
-/// How long is waited while records are held or processes are ending, milliseconds.
+/// How long is waited while records are held or processes are ending, milliseconds: at first,
+/// and at most. It doubles with each turn that finds news again, so that a process that comes
+/// alone is known at once and a storm of them costs a few turns a second.
 const SHORT_WAIT: i32 = 15;
+/// See [`SHORT_WAIT`].
+const BUSY_WAIT: i32 = 120;
 /// Without news, milliseconds.
 const LONG_WAIT: i32 = 1000;
 /// Seconds between two sweeps, and between two looks for CPUs that came.
-const SWEEP_EVERY: u32 = 30;
+const SWEEP_EVERY: u32 = 60;
 /// Seconds between two readings of all of /proc, at least.
 const SCAN_EVERY: u32 = 2;
 /// They rest so many times longer than the last one took.
@@ -120,6 +124,8 @@ pub struct Tracker {
     ticked: u32,
     swept: u32,
     started: u64,
+    /// The next short wait, milliseconds.
+    pace: i32,
 }
 
 impl Tracker {
@@ -173,6 +179,7 @@ impl Tracker {
             ticked: shared.seconds(),
             swept: shared.seconds(),
             started: monotonic_ns(),
+            pace: SHORT_WAIT,
             shared: Arc::clone(&shared),
         };
         let thread = thread::Builder::new()
@@ -197,6 +204,9 @@ impl Tracker {
         self.take_outcomes();
         self.keep_house();
         self.processes.settle(&mut self.registry, horizon);
+        if self.scanned != 0 && !self.processes.is_scanning() {
+            self.shared.known_until.store(horizon, Ordering::Release);
+        }
         if !self.shared.ready.load(Ordering::Relaxed) {
             let waited = monotonic_ns() - self.started > READY_WITHIN_NS;
             if self.scanned != 0 && !self.processes.is_scanning() && (waited || !self.registry.is_looking()) {
@@ -209,9 +219,12 @@ impl Tracker {
     fn wait(&mut self) {
         let unsettled = self.processes.unsettled();
         let soon = !self.held.is_empty() || unsettled == Some(0);
+        self.shared.stats.turns.add(1);
+        let pace = self.pace;
+        self.pace = if soon { (pace * 2).min(BUSY_WAIT) } else { (pace / 2).max(SHORT_WAIT) };
         let timeout = match unsettled {
             _ if self.processes.is_scanning() => 0,
-            _ if soon => SHORT_WAIT,
+            _ if soon => pace,
             Some(ns) => (ns / 1_000_000) as i32,
             None => LONG_WAIT,
         };
