@@ -8,6 +8,9 @@ use clap::{Args, ValueEnum};
 use serde_json::Value;
 
 mod agent;
+mod baseline;
+mod cost;
+mod load;
 mod machine;
 pub(crate) mod process;
 mod report;

@@ -35,11 +35,10 @@ pub struct Zoo {
 type Opened = Result<Animal, Skip>;
 
 impl Zoo {
-    /// Opens a small one for a time, with a storm of short lives.
+    /// Opens a small one for a time, where all live long.
     pub fn open(seconds: u32) -> Self {
         let (mut zoo, text) = (Self::empty(), seconds.to_string());
         zoo.add_known(&[("C++ -O2", "truth_cpp", ""), ("Go", "truth_go", ""), ("Rust", "truth_rust", "")], &text);
-        zoo.add("storm", built("storm").map(|path| Animal::one("storm", Target::start(&path, &["100000"]))));
         zoo.add_runtimes(&text);
         zoo.add("Envoy", zoo.envoy(&text));
         zoo
@@ -75,6 +74,11 @@ impl Zoo {
             ["speed", "-seconds", "1", "aes-128-cbc", "sha256", "ghash", "rsa2048", "ecdsap256", "ecdhx25519"];
         zoo.add("OpenSSL", run("OpenSSL", "openssl", &assembly));
         zoo
+    }
+
+    /// The process ids of its programs and of what keeps them busy.
+    pub fn pids(&self) -> Vec<u32> {
+        self.animals.iter().flat_map(|animal| &animal.targets).map(Target::pid).collect()
     }
 
     fn empty() -> Self {

@@ -1,4 +1,5 @@
-//! The agent: what it costs at 20 Hz, by depth, and how soon it sees.
+//! The agent: what it costs at 20 and 97 Hz with 300 processes and both cores busy, in a storm
+//! of new ones, by depth, in memory, and how soon it shows the first stack; beside it `perf`.
 
 use std::time::{Duration, Instant};
 
@@ -10,78 +11,56 @@ use everflame_tests::zoo::Zoo;
 use everflame_tests::{Everflame, Target};
 use serde_json::{Value, json};
 
+use super::baseline;
+use super::cost::{self, Window, longest_us};
+use super::load::{Crowd, Storm};
 use super::process;
 
-const SETTLE: Duration = Duration::from_secs(20);
-const WINDOW: Duration = Duration::from_secs(40);
 const DEPTHS: [u32; 5] = [10, 30, 100, 300, 1_000];
+/// Longest that the zoo is needed, seconds.
+const ZOO_SECONDS: u32 = 420;
 
 /// Measures everything.
 pub fn measure() -> Result<Value> {
     let _counts = RunCounts::enable();
-    let idle = cost(20);
-    let zoo = Zoo::open(240);
-    println!("{} animals in the zoo", zoo.animals.len());
+    let look = |rate, settle, window| Window {
+        rate,
+        settle: Duration::from_secs(settle),
+        window: Duration::from_secs(window),
+    };
+    let start_idle = starts(3);
+    let idle = cost::measure(look(20, 15, 20), &[]);
+    let crowd = Crowd::open(300, 20)?;
+    let zoo = Zoo::open(ZOO_SECONDS);
+    println!("{} animals in the zoo, 300 sleepers beside it", zoo.animals.len());
     std::thread::sleep(Duration::from_secs(5));
-    let busy = cost(20);
-    let start = start_up(20);
-    drop(zoo);
+    let busy = cost::measure(look(20, 25, 30), &zoo.pids());
+    let fast = cost::measure(look(97, 15, 20), &zoo.pids());
+    let storm = Storm::open(10);
+    let stormy = cost::measure(look(20, 15, 30), &[]);
+    drop(storm);
+    let start_busy = starts(3);
+    let perf = json!({"20": baseline::measure(20, 12, true), "97": baseline::measure(97, 8, false)});
+    drop(crowd);
+    let crowd = Crowd::open(500, 300)?;
+    let crowded = cost::measure(look(20, 30, 5), &[]);
+    drop((crowd, zoo));
     let depths: Vec<Value> = DEPTHS.into_iter().filter_map(by_depth).collect();
-    Ok(json!({"idle": idle, "busy": busy, "start": start, "by_depth": depths}))
+    Ok(json!({
+        "idle": idle, "busy": busy, "fast": fast, "storm": stormy, "crowded": crowded, "perf": perf,
+        "start_idle": start_idle, "start_busy": start_busy, "by_depth": depths,
+    }))
 }
 
-/// What an agent at this rate costs over a window, after it has settled.
-fn cost(rate: u32) -> Value {
-    let folder = tempfile::tempdir().expect("a temporary folder");
-    let port = free_port();
-    let _server = Everflame::server(port, &folder.path().join("data"));
-    let agent = Everflame::agent(port, rate, &folder.path().join("spool"));
-    std::thread::sleep(SETTLE);
-    let (cpu, programs, start) = (process::cpu_seconds(agent.pid()), process::programs(agent.pid()), Instant::now());
-    let wire = shipped(&agent);
-    std::thread::sleep(WINDOW);
-    let seconds = start.elapsed().as_secs_f64();
-    let (cpu, after) = (process::cpu_seconds(agent.pid()) - cpu, process::programs(agent.pid()));
-    let wire_after = shipped(&agent);
-    let ns = after.sampler_ns - programs.sampler_ns;
-    let runs = after.sampler_runs - programs.sampler_runs;
-    let (rss, peak) = process::memory(agent.pid());
-    let figures = json!({
-        "user_percent_of_a_core": cpu * 100.0 / seconds,
-        "bpf_percent_of_a_core": ns as f64 / 1e9 * 100.0 / seconds,
-        "other_bpf_percent_of_a_core": (after.other_ns - programs.other_ns) as f64 / 1e9 * 100.0 / seconds,
-        "samples": runs,
-        "us_per_sample": ns as f64 / 1e3 / runs.max(1) as f64,
-        "rss_bytes": rss,
-        "peak_rss_bytes": peak,
-        "map_bytes": process::map_bytes(agent.pid()),
-        "wire_bytes_per_sample": (wire_after.0 - wire.0) / (wire_after.1 - wire.1).max(1.0),
-        "longest_us": longest_us(&agent),
-    });
-    agent.stop();
-    figures
-}
-
-/// Compressed bytes and samples of the batches that an agent has made.
-fn shipped(agent: &Everflame) -> (f64, f64) {
-    let text = agent.api().get("/metrics", &[]).1;
-    (
-        metric(&text, "everflame_agent_batch_compressed_bytes_total"),
-        metric(&text, "everflame_agent_batch_samples_total"),
-    )
-}
-
-/// The agent's own figure of its longest time in the interrupt.
-fn longest_us(agent: &Everflame) -> f64 {
-    metric(&agent.api().get("/metrics", &[]).1, "everflame_agent_program_longest_seconds") * 1e6
-}
-
-/// Sum of a metric over its labels.
-fn metric(text: &str, name: &str) -> f64 {
-    text.lines()
-        .filter(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' '])))
-        .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
-        .sum()
+/// The median of several starts.
+fn starts(rounds: usize) -> Value {
+    let mut all: Vec<Value> = (0..rounds).map(|_| start_up(20)).collect();
+    let shown = |v: &Value| v["first_complete_shown_s"].as_f64().unwrap_or(f64::MAX);
+    all.sort_by(|a, b| shown(a).total_cmp(&shown(b)));
+    let slowest = all.last().map_or(f64::NAN, shown);
+    let mut median = all.swap_remove(rounds / 2);
+    median["slowest_s"] = slowest.into();
+    median
 }
 
 /// From the start of `up` to the first sample and the first whole stack, as they can be read.
@@ -93,7 +72,7 @@ fn start_up(rate: u32) -> Value {
     let up = Everflame::start(&arguments, tempfile::tempdir().expect("a temporary folder"));
     let ready = start.elapsed();
     let (mut sample, mut complete) = (None, None);
-    wait_for("a whole stack", Duration::from_secs(120), || {
+    wait_for("a whole stack", Duration::from_secs(60), || {
         let graph = up.api().graph("");
         let now = start.elapsed();
         if graph.samples > 0 {
@@ -131,13 +110,14 @@ fn by_depth(depth: u32) -> Option<Value> {
     let agent = Everflame::agent(port, 97, &folder.path().join("spool"));
     let text = depth.to_string();
     let _load = [0, 1].map(|_| Target::start(&path, &["60", "0", &text]));
-    std::thread::sleep(Duration::from_secs(6));
+    std::thread::sleep(Duration::from_secs(4));
     let before = process::programs(agent.pid());
-    std::thread::sleep(Duration::from_secs(6));
+    std::thread::sleep(Duration::from_secs(4));
     let after = process::programs(agent.pid());
     let runs = after.sampler_runs - before.sampler_runs;
     let ns = after.sampler_ns - before.sampler_ns;
-    let figures = json!({"depth": depth, "us_per_sample": ns as f64 / 1e3 / runs.max(1) as f64, "samples": runs, "longest_us": longest_us(&agent)});
+    let us = ns as f64 / 1e3 / runs.max(1) as f64;
+    let figures = json!({"depth": depth, "us_per_sample": us, "samples": runs, "longest_us": longest_us(&agent)});
     agent.stop();
     Some(figures)
 }

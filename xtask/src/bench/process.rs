@@ -11,6 +11,21 @@ pub fn cpu_seconds(pid: u32) -> f64 {
     living as f64 / 1e9 + ended_children(pid)
 }
 
+/// CPU seconds so far of the threads of a process that live.
+pub fn own_cpu_seconds(pid: u32) -> f64 {
+    tasks(pid).iter().sum::<u64>() as f64 / 1e9
+}
+
+/// Times that the threads of a process and of its children went to sleep so far.
+pub fn switches(pid: u32) -> u64 {
+    let read = |path: std::path::PathBuf| -> Option<u64> {
+        let status = std::fs::read_to_string(path.join("status")).ok()?;
+        status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"))?.trim().parse().ok()
+    };
+    let threads = |pid| std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    family(pid).into_iter().flat_map(threads).filter_map(|task| read(task.path())).sum()
+}
+
 /// CPU seconds of all children of this process that have ended.
 pub fn ended_children_cpu_seconds() -> f64 {
     ended_children(std::process::id())

@@ -74,18 +74,5 @@ pub(super) fn unpack(packed: &[u8]) -> io::Result<Vec<u8>> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_packed_is_unpacked() {
-        let mut packer = Packer::default();
-        // Bytes that do not shrink, bytes that do, none at all, more than is kept for.
-        let mut noise = vec![0u8; 300_000];
-        noise.iter_mut().zip(0u64..).for_each(|(b, n)| *b = (n.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8);
-        for request in [&noise[..], &b"some bytes ".repeat(1000), &[], &noise.repeat(5), b"x"] {
-            let packed = packer.pack(request).unwrap();
-            assert_eq!(unpack(&packed).unwrap(), request);
-        }
-    }
-}
+#[path = "pack_tests.rs"]
+mod tests;

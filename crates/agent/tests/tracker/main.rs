@@ -9,7 +9,7 @@ use std::{
     path::Path,
     process::{Command, Stdio},
     sync::atomic::Ordering,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use everflame_agent::{
@@ -251,8 +251,8 @@ fn no_room_in_the_kernel_is_made_up_for_later() {
         stats.mappings_no_room > 0 && stats.tables_refused > 0
     });
     tracking.lists.full.store(false, Ordering::Release);
-    let until = std::time::Instant::now() + Duration::from_secs(20);
-    while tracking.entry(process.pid, process.marker).is_none() && std::time::Instant::now() < until {
+    let until = Instant::now() + Duration::from_secs(20);
+    while tracking.entry(process.pid, process.marker).is_none() && Instant::now() < until {
         std::thread::sleep(Duration::from_millis(50));
     }
     // Samples name it, so its table comes back.
@@ -342,4 +342,27 @@ fn the_test_finds_symbols() {
     let temp = tempfile::tempdir().unwrap();
     let file = compile(temp.path(), "symbols", OBEDIENT, &["-ldl", "-no-pie"]);
     assert!(nm(Path::new(&file), "marker") >= 0x40_0000);
+}
+
+/// What it costs to follow processes is, first of all, how often the tracker wakes up.
+#[test]
+fn a_storm_of_processes_is_looked_at_a_few_times_a_second() {
+    if !is_root() {
+        return;
+    }
+    let tracking = Tracking::start();
+    wait_for("all that run to be known", || tracking.handle.ready() && !tracking.handle.building());
+    let (before, begin) = (tracking.handle.stats(), Instant::now());
+    let mut started = 0;
+    while begin.elapsed() < Duration::from_secs(3) {
+        assert!(Command::new("/bin/true").stdin(Stdio::null()).status().unwrap().success());
+        started += 1;
+    }
+    let seconds = begin.elapsed().as_secs_f64();
+    let after = tracking.handle.stats();
+    let turns = (after.turns - before.turns) as f64 / seconds;
+    eprintln!("{started} processes, {} records, {turns:.1} turns a second", after.records - before.records);
+    assert!(after.records - before.records > 3 * started, "fork, exec, mappings and exit of each");
+    // At best one in 120 ms, at worst two in 72: when a wait ends with nothing held.
+    assert!(turns < 28.0, "{turns} turns a second");
 }
