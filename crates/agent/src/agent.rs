@@ -15,9 +15,10 @@ use crate::{
     aggregate::Aggregate,
     bpf::{counters::CounterMap, tables::chunk_bytes},
     config::AgentConfig,
-    export::{Exporter, SymbolUploader},
+    export::{Exporter, SymbolUploader, refuse_taken},
     ledger::{About, KernelCounters, KernelCounts, KernelUsage, Ledger, new_instance},
     pins::Pins,
+    presence,
     processes::{Handle, TrackerOptions},
     sampler::{Sampler, Sampling},
     status::{Metrics, Status, StatusServer},
@@ -40,6 +41,7 @@ pub struct Agent {
     pipeline: Option<JoinHandle<Pins>>,
     exporter: Arc<Exporter>,
     symbols: Arc<SymbolUploader>,
+    ledger: Arc<Ledger>,
     _status: Option<StatusServer>,
 }
 
@@ -47,9 +49,10 @@ impl Agent {
     /// Starts to sample and to send.
     pub fn start(sampler: Sampler, config: AgentConfig) -> Result<Self, AgentError> {
         let options = sampler.options().clone();
-        // The likeliest failure comes before anything is left behind.
+        // The likeliest failures come before anything is left behind.
         let listening = |address| StatusServer::bind(address).map_err(|e| AgentError::Listen(address, e));
         let listener = config.listen.map(listening).transpose()?;
+        refuse_taken(&config.spool)?;
         let counters = sampler.programs().counters()?;
         let about = About {
             instance: new_instance().map_err(AgentError::Start)?,
@@ -71,6 +74,7 @@ impl Agent {
         }
         let exporter = Arc::new(Exporter::start(config.export(), Arc::clone(&ledger))?);
         pins.pin(sampler.programs(), &about.instance, &about.node);
+        let pins_removed = pins.remove_stale();
         let symbols = SymbolUploader::start(&config.endpoint, config.credentials(), config.spool.join("symbols"));
         let symbols = Arc::new(symbols.map_err(AgentError::Start)?);
         let (taker, asked) = (Arc::clone(&symbols), Arc::clone(&symbols));
@@ -88,6 +92,7 @@ impl Agent {
             exporter: Arc::clone(&exporter),
             symbols: Arc::clone(&symbols),
             tracker: sampling.tracker().clone(),
+            pins_removed,
         };
         let start = |listener| StatusServer::start(listener, Arc::new(figures)).map_err(AgentError::Start);
         let status = listener.map(start).transpose()?;
@@ -95,7 +100,7 @@ impl Agent {
         let pipeline = Pipeline {
             aggregate: Aggregate::new(&config.node, &about.instance).in_project(config.project.as_deref()),
             sampling,
-            ledger,
+            ledger: Arc::clone(&ledger),
             exporter: Arc::clone(&exporter),
             pins,
             stopping: Arc::clone(&stopping),
@@ -104,7 +109,7 @@ impl Agent {
             .name("samples".into())
             .spawn(move || pipeline.run())
             .map_err(AgentError::Start)?;
-        Ok(Self { stopping, pipeline: Some(pipeline), exporter, symbols, _status: status })
+        Ok(Self { stopping, pipeline: Some(pipeline), exporter, symbols, ledger, _status: status })
     }
 
     /// Ends the sampling, sends what is left, and returns.
@@ -115,9 +120,15 @@ impl Agent {
         let stopped = self.exporter.stop(FLUSH_WITHIN);
         match pins {
             None => tracing::error!("the thread that reads samples panicked: its last samples are lost"),
-            // Nothing is open: nobody has to take our account over.
-            Some(mut pins) if stopped.delivered => pins.forget_own(),
-            Some(_) => tracing::warn!("the server did not take everything: {} batches wait in the spool", stopped.left),
+            Some(mut pins) => {
+                pins.forget(&self.ledger.take_closed());
+                if stopped.delivered {
+                    // Nothing is open: nobody has to take our account over.
+                    pins.forget_own();
+                } else {
+                    tracing::warn!("the server did not take everything: {} batches wait in the spool", stopped.left);
+                }
+            }
         }
         self.symbols.flush(until.saturating_duration_since(Instant::now()));
     }
@@ -157,6 +168,7 @@ impl Pipeline {
     }
 
     fn take(&mut self, turn: crate::sampler::Turn) {
+        self.aggregate.look_at_clock();
         self.ledger.consumed(turn.drained);
         for sample in &turn.samples {
             self.aggregate.add(sample, self.sampling.describer());
@@ -181,6 +193,7 @@ struct Figures {
     exporter: Arc<Exporter>,
     symbols: Arc<SymbolUploader>,
     tracker: Handle,
+    pins_removed: u64,
 }
 
 impl Status for Figures {
@@ -198,6 +211,10 @@ impl Status for Figures {
         self.ledger.metrics(metrics);
         self.exporter.metrics(metrics);
         self.symbols.uploads().metrics(metrics);
+        let others = presence::others().len() as f64;
+        metrics.gauge("other_samplers", "Other samplers on this machine: each costs once more.", &[], others);
+        let help = "Pinned counters of dead agents that were removed because their spool is gone.";
+        metrics.counter("stale_pins_removed", help, &[], self.pins_removed as f64);
         for (name, figure) in self.tracker.stats().iter() {
             let help = format!("Processes and executables: {}.", name.replace('_', " "));
             metrics.gauge(&format!("tracker_{name}"), &help, &[], figure as f64);

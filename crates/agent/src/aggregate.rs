@@ -2,16 +2,11 @@
 //!
 //! Samples of one process, stack, thread, CPU and completeness are one entry with all its
 //! times. Times are taken as they come (CLOCK_MONOTONIC) and become Unix time when the
-//! batch is sealed, by the offset between the two clocks at that moment.
+//! batch is sealed, by the distance between the two clocks that held when each was taken.
 
 mod order;
 
-use std::{
-    collections::hash_map::Entry,
-    hash::Hash,
-    sync::Arc,
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::{collections::hash_map::Entry, hash::Hash, sync::Arc};
 
 use everflame_profile::{
     Batch, Completeness, Frame, FrameKind, Labels, Mapping, Point, Profile, Sample, SampleType, Stack, Str,
@@ -21,9 +16,9 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use self::order::{in_order, rounded};
 use crate::{
-    bpf::monotonic_ns,
     identity::{Describe, ProcessIdentity},
     sample::{Place, RawSample, RawStack, UserFrame},
+    wall_clock::WallClock,
 };
 
 /// Distinct stacks of a batch, beyond which it is to be sealed early.
@@ -46,6 +41,7 @@ pub struct Aggregate {
     instance: u64,
     sequence: u64,
     bounded: bool,
+    clock: WallClock,
     anonymous: Arc<Mapping>,
     open: Open,
 }
@@ -92,6 +88,7 @@ impl Aggregate {
             instance: xxh3_64(instance.as_bytes()).max(1),
             sequence: 0,
             bounded: true,
+            clock: WallClock::now(),
             anonymous: Arc::new(Mapping { name: Str::from(ANONYMOUS), build_id: Str::from(""), content_id: None }),
             open: Open::default(),
         }
@@ -143,11 +140,17 @@ impl Aggregate {
 
     /// Hands over what was gathered since the last seal; `None` where that is nothing.
     pub fn seal(&mut self) -> Option<Batch> {
-        self.seal_at(unix_offset())
+        self.look_at_clock();
+        self.seal_as_it_is()
     }
 
-    /// [`Self::seal`] with a given distance from CLOCK_MONOTONIC to Unix time, nanoseconds.
-    fn seal_at(&mut self, offset: i64) -> Option<Batch> {
+    /// To be called at each look for samples: times of a batch hold although the machine slept
+    /// or its clock was set meanwhile.
+    pub fn look_at_clock(&mut self) {
+        self.clock.look();
+    }
+
+    fn seal_as_it_is(&mut self) -> Option<Batch> {
         let open = std::mem::take(&mut self.open);
         if open.samples == 0 {
             return None;
@@ -168,7 +171,7 @@ impl Aggregate {
             let Some(profile) = profiles.get_mut(key.profile as usize) else { continue };
             times.sort_unstable();
             let value = profile.period;
-            let time = |time: u64| rounded((time as i64).saturating_add(offset));
+            let time = |time: u64| rounded(self.clock.unix(time));
             profile.samples.push(Sample {
                 stack: numbers.get(key.stack as usize).copied().unwrap_or(0),
                 completeness: key.completeness,
@@ -271,14 +274,6 @@ fn text(comm: &[u8; 16]) -> Str {
     Str::from(String::from_utf8_lossy(&comm[..end]))
 }
 
-/// Unix time minus CLOCK_MONOTONIC now, nanoseconds.
-fn unix_offset() -> i64 {
-    let before = monotonic_ns();
-    let unix = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_nanos() as i64);
-    let after = monotonic_ns();
-    unix - (before + (after - before) / 2) as i64
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -335,7 +330,8 @@ mod tests {
         aggregate.add(&sample(100 << 20, 1, &again), &Facts);
         aggregate.add(&sample(200 << 20, 2, &stack), &Facts);
         assert_eq!(aggregate.samples(), 3);
-        let batch = aggregate.seal_at(1_000).unwrap();
+        aggregate.clock = WallClock::with_offset(1_000);
+        let batch = aggregate.seal_as_it_is().unwrap();
         assert_eq!((batch.stacks.len(), batch.profiles.len(), batch.samples()), (1, 2, 3));
         let frames: Vec<_> = batch.stacks[0].0.iter().map(|f| &batch.frames[*f as usize]).collect();
         let seen: Vec<_> =
@@ -361,9 +357,9 @@ mod tests {
         assert_eq!(service(one).as_deref(), Some("name"));
         assert_eq!(service(&batch.profiles[1]).as_deref(), Some("shop"));
         assert_ne!(one.id, batch.profiles[1].id);
-        assert_eq!(aggregate.seal_at(0), None, "sealed means empty");
+        assert_eq!(aggregate.seal_as_it_is(), None, "sealed means empty");
         aggregate.add(&sample(1, 1, &stack), &Facts);
-        assert_ne!(aggregate.seal_at(0).unwrap().profiles[0].id, one.id, "ids are never given again");
+        assert_ne!(aggregate.seal_as_it_is().unwrap().profiles[0].id, one.id, "ids are never given again");
     }
 
     #[test]
@@ -372,7 +368,7 @@ mod tests {
         for (given, said) in [(Some("42"), Some("42")), (None, None)] {
             let mut aggregate = Aggregate::new("n1", "00").in_project(given);
             aggregate.add(&sample(1, 1, &stack), &Facts);
-            let batch = aggregate.seal_at(0).unwrap();
+            let batch = aggregate.seal_as_it_is().unwrap();
             assert_eq!(batch.resources[0].get("project").map(AsRef::as_ref), said);
         }
     }

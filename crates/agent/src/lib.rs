@@ -13,6 +13,7 @@ pub mod identity;
 pub mod ledger;
 pub mod memory;
 pub mod pins;
+pub mod presence;
 pub mod processes;
 pub mod recorder;
 pub mod rights;
@@ -21,6 +22,7 @@ pub mod sampler;
 pub mod status;
 pub mod sys;
 pub mod usage;
+pub mod wall_clock;
 pub mod worker;
 
 pub use agent::Agent;

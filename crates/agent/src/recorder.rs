@@ -103,6 +103,7 @@ impl Recorder {
     }
 
     fn add(&mut self, turn: Turn) {
+        self.aggregate.look_at_clock();
         let own = std::process::id();
         for sample in turn.samples.iter().filter(|s| s.pid != own) {
             self.aggregate.add(sample, self.sampling.describer());

@@ -17,6 +17,7 @@ use crate::{
     },
     describe::Describer,
     memory::Memory,
+    presence::Presence,
     processes::{Handle, Tracker, TrackerOptions},
     rights::Rights,
     sample::RawSample,
@@ -33,7 +34,7 @@ const FIRST_SETTLE: Duration = Duration::from_secs(2);
 const JITTER_PERIODS: u32 = 200;
 /// See [`JITTER_PERIODS`].
 const JITTER_EVERY: Duration = Duration::from_secs(1);
-/// How often CPUs are looked for that came or went.
+/// How often CPUs are looked for that came or went, and other samplers.
 const CPUS_EVERY: Duration = Duration::from_secs(5);
 /// How often the stacks that no sample names any more are forgotten.
 const EPOCH: Duration = Duration::from_secs(60);
@@ -58,6 +59,7 @@ pub struct SamplerOptions {
 pub struct Sampler {
     programs: Programs,
     options: SamplerOptions,
+    presence: Presence,
 }
 
 impl Sampler {
@@ -78,7 +80,9 @@ impl Sampler {
             processes: (options.memory.processes() + options.memory.processes() / 8) as u32,
             stack_bytes: options.memory.stacks(),
         })?;
-        Ok(Self { programs, options: options.clone() })
+        let presence = Presence::announce();
+        presence.say_others();
+        Ok(Self { programs, options: options.clone(), presence })
     }
 
     /// The kernel side.
@@ -107,6 +111,7 @@ impl Sampler {
             clock: Some(clock),
             counters,
             programs: self.programs,
+            presence: self.presence,
             held: VecDeque::new(),
             jittered: now,
             cpus_seen: now,
@@ -125,6 +130,7 @@ pub struct Sampling {
     describer: Describer,
     counters: CounterMap,
     programs: Programs,
+    presence: Presence,
     held: VecDeque<RawSample>,
     jittered: Instant,
     cpus_seen: Instant,
@@ -211,6 +217,7 @@ impl Sampling {
         let Some(clock) = &mut self.clock else { return };
         if now - self.cpus_seen > CPUS_EVERY {
             self.cpus_seen = now;
+            self.presence.say_others();
             if let Err(e) = clock.follow_cpus(&self.programs) {
                 tracing::warn!("a CPU that came is not sampled: {e}");
             }

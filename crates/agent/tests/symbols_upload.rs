@@ -137,3 +137,22 @@ fn the_queue_is_bounded() {
     assert_eq!(taken, everflame_agent::export::MAX_QUEUED_INDEXES);
     assert_eq!((uploader.uploads().queued, uploader.uploads().dropped), (taken, 10));
 }
+
+#[test]
+fn without_a_disk_few_wait_in_memory() {
+    let shelf = Arc::new(Mutex::new(Shelf::default()));
+    let (listener, address) = listen("127.0.0.1:0".parse().unwrap());
+    drop(listener);
+    let endpoint = format!("http://{address}");
+    // Nothing can be made below a file.
+    let uploader = SymbolUploader::start(&endpoint, Credentials::default(), "/proc/version/symbols".into()).unwrap();
+    let index = vec![7; everflame_agent::export::MAX_MEMORY_BYTES as usize / 4];
+    let taken: Vec<bool> = (1..=6).map(|id| uploader.offer(ContentId(id), &index)).collect();
+    assert_eq!(taken, [true, true, true, true, false, false]);
+    assert_eq!((uploader.uploads().queued, uploader.uploads().dropped), (4, 2));
+    serve(listen(address).0, shelf.clone());
+    assert!(uploader.flush(Duration::from_secs(30)));
+    assert_eq!(uploader.uploads().uploaded, 4);
+    assert_eq!(shelf.lock().unwrap().indexes[&path(ContentId(4))], index);
+    assert!(uploader.offer(ContentId(5), &index), "there is room again");
+}

@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs)]
 
 pub mod api;
+pub mod container;
 pub mod everflame;
 pub mod graph;
 pub mod judge;

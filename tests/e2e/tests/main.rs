@@ -8,6 +8,7 @@ mod suite {
     pub mod browser;
     pub mod commands;
     pub mod conservation;
+    pub mod containers;
     pub mod envoy;
     pub mod known_truth;
     pub mod memory;
@@ -41,6 +42,10 @@ fn main() -> ExitCode {
         ("surroundings::hostile_elf_files", surroundings::hostile_elf_files),
         ("rights::every_subset_of_the_capabilities", rights::every_subset_of_the_capabilities),
         ("rights::the_web_server_has_none", rights::the_web_server_has_none),
+        ("containers::root_with_six_capabilities", containers::root_with_six_capabilities),
+        ("containers::nobody_with_six_capabilities", containers::nobody_with_six_capabilities),
+        ("containers::samplers_that_meet", containers::samplers_that_meet),
+        ("containers::pins_without_a_spool", containers::pins_without_a_spool),
         ("known_truth::cpp_without_frame_pointers", known_truth::cpp),
         ("known_truth::rust", known_truth::rust),
         ("known_truth::go", known_truth::go),

@@ -48,6 +48,11 @@ impl CounterMap {
         &self.words[self.cpus as usize * abi::COUNTER_WORDS..]
     }
 
+    /// When the last tick was taken, CLOCK_MONOTONIC; 0 where none was.
+    pub fn last_tick(&self) -> u64 {
+        (0..self.cpus).map(|cpu| self.read(cpu)[8]).max().unwrap_or(0)
+    }
+
     /// Sums at one moment: for each CPU a state between two ticks, where every tick taken
     /// has been counted once more. A CPU that is inside a tick is read again until it has
     /// left it; should that never happen, it is summed as it is, and the account shows it.

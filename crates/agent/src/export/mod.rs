@@ -16,8 +16,9 @@ mod spool_tests;
 mod symbols;
 
 use std::{
+    fs::TryLockError,
     io,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
@@ -30,7 +31,7 @@ use everflame_profile::{Batch, otlp};
 
 pub use credentials::{Authorization, Credentials, CredentialsError, Secret};
 pub use spool::{MAX_FILES, MAX_SET_ASIDE, SpoolError, SpoolLimits, SpoolUse};
-pub use symbols::{MAX_QUEUED_BYTES, MAX_QUEUED_INDEXES, SymbolUploader, SymbolUploads};
+pub use symbols::{MAX_MEMORY_BYTES, MAX_QUEUED_BYTES, MAX_QUEUED_INDEXES, SymbolUploader, SymbolUploads};
 
 use crate::ledger::Ledger;
 use spool::Spool;
@@ -59,6 +60,14 @@ impl Default for ExportConfig {
             credentials: Credentials::default(),
             report_every: Duration::from_secs(10),
         }
+    }
+}
+
+/// Refuses a spool that another agent has, before anything is made of what is in it.
+pub fn refuse_taken(spool: &Path) -> Result<(), ExportError> {
+    match files::lock(spool) {
+        Err(TryLockError::WouldBlock) => Err(SpoolError::InUse(spool.to_owned()).into()),
+        _ => Ok(()),
     }
 }
 

@@ -1,5 +1,5 @@
 //! Symbol indexes on their way: each goes to the server once per content, from a queue on
-//! disk that outlives the agent.
+//! disk that outlives the agent, or from a small one in memory where the disk cannot be written.
 
 use std::{
     collections::{HashSet, VecDeque},
@@ -16,6 +16,8 @@ use super::{backoff::Backoff, credentials::Credentials};
 
 /// Bytes of indexes that wait, on disk.
 pub const MAX_QUEUED_BYTES: u64 = 512 << 20;
+/// Bytes of indexes that wait in memory.
+pub const MAX_MEMORY_BYTES: u64 = 16 << 20;
 /// Number of indexes that wait.
 pub const MAX_QUEUED_INDEXES: usize = 4096;
 /// Contents that are remembered as delivered; beyond it, all are forgotten, which costs a
@@ -61,10 +63,20 @@ struct Shared {
 
 #[derive(Debug, Default)]
 struct Queue {
-    waiting: VecDeque<(ContentId, u64)>,
+    waiting: VecDeque<Waiting>,
     delivered: HashSet<ContentId>,
     uploads: SymbolUploads,
+    /// Whether it was said that the disk cannot be written.
+    in_memory: bool,
     stopping: bool,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    id: ContentId,
+    bytes: u64,
+    /// The index, where it could not be written.
+    memory: Option<Arc<[u8]>>,
 }
 
 /// How an attempt ended.
@@ -97,14 +109,13 @@ impl SymbolUploader {
     /// Whether the server has an index for this content or will get one from the queue.
     pub fn has(&self, content_id: ContentId) -> bool {
         let queue = self.shared.queue();
-        queue.delivered.contains(&content_id) || queue.waiting.iter().any(|(id, _)| *id == content_id)
+        queue.has(content_id)
     }
 
     /// What became of the indexes so far.
     pub fn uploads(&self) -> SymbolUploads {
         let queue = self.shared.queue();
-        let queued_bytes = queue.waiting.iter().map(|(_, bytes)| bytes).sum();
-        SymbolUploads { queued: queue.waiting.len(), queued_bytes, ..queue.uploads }
+        SymbolUploads { queued: queue.waiting.len(), queued_bytes: queue.bytes(|_| true), ..queue.uploads }
     }
 
     /// Waits until nothing is queued, at most `within`; answers whether that is so.
@@ -124,6 +135,16 @@ impl Drop for SymbolUploader {
     }
 }
 
+impl Queue {
+    fn has(&self, id: ContentId) -> bool {
+        self.delivered.contains(&id) || self.waiting.iter().any(|waiting| waiting.id == id)
+    }
+
+    fn bytes(&self, of: impl Fn(&Waiting) -> bool) -> u64 {
+        self.waiting.iter().filter(|waiting| of(waiting)).map(|waiting| waiting.bytes).sum()
+    }
+}
+
 impl Shared {
     fn queue(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
@@ -140,7 +161,8 @@ impl Shared {
             let name = file.file_name().to_string_lossy().into_owned();
             match name.strip_suffix(EXTENSION).and_then(ContentId::parse) {
                 Some(id) if queue.waiting.len() < MAX_QUEUED_INDEXES => {
-                    queue.waiting.push_back((id, file.metadata().map_or(0, |m| m.len())));
+                    let bytes = file.metadata().map_or(0, |m| m.len());
+                    queue.waiting.push_back(Waiting { id, bytes, memory: None });
                 }
                 _ => drop(fs::remove_file(file.path())),
             }
@@ -149,33 +171,44 @@ impl Shared {
 
     fn offer(&self, id: ContentId, bytes: &[u8]) -> bool {
         let mut queue = self.queue();
-        if queue.delivered.contains(&id) || queue.waiting.iter().any(|(waiting, _)| *waiting == id) {
+        if queue.has(id) {
             return true;
         }
-        let queued: u64 = queue.waiting.iter().map(|(_, bytes)| bytes).sum();
-        let room = queue.waiting.len() < MAX_QUEUED_INDEXES && queued + bytes.len() as u64 <= MAX_QUEUED_BYTES;
-        let written = room.then(|| {
-            let temporary = self.directory.join(format!("{id}.tmp"));
-            fs::create_dir_all(&self.directory)
-                .and_then(|()| fs::write(&temporary, bytes))
-                .and_then(|()| fs::rename(&temporary, self.path(id)))
-                .inspect_err(|_| drop(fs::remove_file(&temporary)))
-        });
-        match written {
-            Some(Ok(())) => {
-                queue.waiting.push_back((id, bytes.len() as u64));
-                self.wake.notify_all();
-                true
+        let length = bytes.len() as u64;
+        let room = queue.waiting.len() < MAX_QUEUED_INDEXES && queue.bytes(|_| true) + length <= MAX_QUEUED_BYTES;
+        let memory = match room.then(|| self.write(id, bytes)) {
+            Some(Ok(())) => Some(None),
+            Some(Err(e)) => {
+                if !std::mem::replace(&mut queue.in_memory, true) {
+                    let directory = self.directory.display();
+                    tracing::warn!("symbol indexes cannot be queued in {directory}: {e}; few are kept in memory");
+                }
+                let fits = queue.bytes(|waiting| waiting.memory.is_some()) + length <= MAX_MEMORY_BYTES;
+                fits.then(|| Some(Arc::from(bytes)))
             }
-            refused => {
+            None => None,
+        };
+        match memory {
+            Some(memory) => {
+                queue.waiting.push_back(Waiting { id, bytes: length, memory });
+                self.wake.notify_all();
+            }
+            None => {
                 if queue.uploads.dropped == 0 {
-                    let why = refused.and_then(Result::err).map_or("the queue is full".to_string(), |e| e.to_string());
-                    tracing::warn!("a symbol index cannot be queued in {}: {why}", self.directory.display());
+                    tracing::warn!("a symbol index is left out: the queue of those that wait for the server is full");
                 }
                 queue.uploads.dropped += 1;
-                false
             }
         }
+        queue.has(id)
+    }
+
+    fn write(&self, id: ContentId, bytes: &[u8]) -> io::Result<()> {
+        let temporary = self.directory.join(format!("{id}.tmp"));
+        fs::create_dir_all(&self.directory)
+            .and_then(|()| fs::write(&temporary, bytes))
+            .and_then(|()| fs::rename(&temporary, self.path(id)))
+            .inspect_err(|_| drop(fs::remove_file(&temporary)))
     }
 
     fn run(&self, base: &str, credentials: &Credentials) {
@@ -187,8 +220,9 @@ impl Shared {
             .into();
         let mut backoff = Backoff::new();
         let mut failing = false;
-        while let Some(id) = self.next() {
-            let outcome = match fs::read(self.path(id)) {
+        while let Some((id, memory)) = self.next() {
+            let read = memory.map_or_else(|| fs::read(self.path(id)).map(Arc::from), Ok);
+            let outcome = match read {
                 Ok(bytes) => deliver(&agent, base, credentials, id, &bytes).map(|d| (d, bytes.len() as u64)),
                 Err(e) => Ok((Delivery::Refused(format!("its file cannot be read: {e}")), 0)),
             };
@@ -221,7 +255,7 @@ impl Shared {
                 queue.delivered.clear();
             }
             queue.delivered.insert(id);
-            queue.waiting.retain(|(waiting, _)| *waiting != id);
+            queue.waiting.retain(|waiting| waiting.id != id);
             drop(queue);
             drop(fs::remove_file(self.path(id)));
             self.wake.notify_all();
@@ -229,10 +263,10 @@ impl Shared {
     }
 
     /// The index to send next; `None` at the end.
-    fn next(&self) -> Option<ContentId> {
+    fn next(&self) -> Option<(ContentId, Option<Arc<[u8]>>)> {
         let idle = |queue: &mut Queue| queue.waiting.is_empty() && !queue.stopping;
         let queue = self.wake.wait_while(self.queue(), idle).unwrap_or_else(PoisonError::into_inner);
-        if queue.stopping { None } else { queue.waiting.front().map(|(id, _)| *id) }
+        if queue.stopping { None } else { queue.waiting.front().map(|waiting| (waiting.id, waiting.memory.clone())) }
     }
 }
 

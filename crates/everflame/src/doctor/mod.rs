@@ -1,6 +1,7 @@
 //! `doctor`: what this machine, or a server, needs for profiling, one line a check.
 
 mod machine;
+mod others;
 mod rights;
 
 use std::{io::Write, process::ExitCode};
@@ -49,7 +50,7 @@ pub fn run(options: DoctorOptions) -> anyhow::Result<ExitCode> {
     checks.extend(rights::capabilities());
     checks.extend([rights::user_namespace(), rights::system_calls(), rights::perf_events(), rights::locked_memory()]);
     checks.extend([machine::pid_namespace(), machine::kernel_symbols(), machine::bpffs(), machine::memory_limit()]);
-    checks.push(machine::sampler());
+    checks.extend([others::other_samplers(), machine::sampler()]);
     if let Some(server) = &options.server {
         checks.push(server_ready(server));
     }

@@ -6,15 +6,14 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use everflame_tests::container::CAPABILITIES;
 use everflame_tests::everflame::binary;
 use everflame_tests::machine::{finish, need_program, need_root, wait_for};
 use everflame_tests::target::built;
 use everflame_tests::{Everflame, Outcome, Target};
 use serde_json::Value;
 
-/// In the order of their bits below.
-const CAPABILITIES: [&str; 6] =
-    ["CAP_BPF", "CAP_PERFMON", "CAP_SYS_PTRACE", "CAP_DAC_READ_SEARCH", "CAP_SYSLOG", "CAP_CHECKPOINT_RESTORE"];
+/// Bits in the order of [`CAPABILITIES`].
 const NEEDED: usize = 0b11;
 const PTRACE: usize = 1 << 2;
 const DAC_READ_SEARCH: usize = 1 << 3;

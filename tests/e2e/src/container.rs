@@ -1,0 +1,118 @@
+//! A container as the runtimes make it, by runc alone: a root file system that is read-only
+//! and holds nothing but the program, the runtimes' default seccomp profile, no new
+//! privileges, six capabilities, and of the host its PID namespace.
+
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::everflame::binary;
+use crate::machine;
+
+/// All that the agent uses.
+pub const CAPABILITIES: [&str; 6] =
+    ["CAP_BPF", "CAP_PERFMON", "CAP_SYS_PTRACE", "CAP_DAC_READ_SEARCH", "CAP_SYSLOG", "CAP_CHECKPOINT_RESTORE"];
+/// The system calls that the default profile allows to these capabilities.
+const SECCOMP: &str = include_str!("../seccomp-default.json");
+/// What the runtimes hide of /proc and /sys, and what they make read-only.
+const MASKED: [&str; 8] = [
+    "/proc/acpi",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/timer_list",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/sys/firmware",
+];
+const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+
+/// What a container is given beside that.
+#[derive(Debug, Clone, Copy)]
+pub struct Container<'a> {
+    /// The user in it. One who is not root has the capabilities in the ambient set.
+    pub user: u32,
+    /// Directories of the host: where, and what.
+    pub mounts: &'a [(&'a str, &'a Path)],
+    /// Whether it has the host's network.
+    pub host_network: bool,
+}
+
+/// A container that can be run.
+#[derive(Debug)]
+pub struct Bundle(TempDir);
+
+impl Container<'_> {
+    /// Puts the program and a configuration that runs it into a bundle.
+    pub fn bundle(&self, arguments: &[&str]) -> Bundle {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().join("rootfs");
+        for name in ["proc", "sys", "dev"] {
+            std::fs::create_dir_all(root.join(name)).unwrap();
+        }
+        for (inside, _) in self.mounts.iter().filter(|(inside, _)| !inside.starts_with("/sys/")) {
+            std::fs::create_dir_all(root.join(inside.trim_start_matches('/'))).unwrap();
+        }
+        std::fs::copy(binary(), root.join("everflame")).unwrap();
+        let path = folder.path().join("config.json");
+        std::fs::write(path, self.configuration(arguments).to_string()).unwrap();
+        Bundle(folder)
+    }
+
+    fn configuration(&self, arguments: &[&str]) -> Value {
+        let sets: &[&str] = match self.user {
+            0 => &["bounding", "effective", "permitted"],
+            _ => &["bounding", "effective", "permitted", "inheritable", "ambient"],
+        };
+        let capabilities: Value = sets.iter().map(|set| (set.to_string(), json!(CAPABILITIES))).collect();
+        let mount = |to: &str, kind: &str, options: &[&str]| json!({"destination": to, "type": kind, "source": kind, "options": options});
+        let mut mounts = vec![
+            mount("/proc", "proc", &[]),
+            mount("/dev", "tmpfs", &["nosuid", "mode=755", "size=64k"]),
+            mount("/sys", "sysfs", &["nosuid", "noexec", "nodev", "ro"]),
+        ];
+        for (inside, outside) in self.mounts {
+            mounts.push(json!({"destination": inside, "type": "bind", "source": outside, "options": ["rbind", "rw"]}));
+        }
+        let mut namespaces = vec!["mount", "ipc", "uts"];
+        if !self.host_network {
+            namespaces.push("network");
+        }
+        let namespaces: Vec<Value> = namespaces.iter().map(|kind| json!({"type": kind})).collect();
+        let arguments: Vec<&str> = std::iter::once("/everflame").chain(arguments.iter().copied()).collect();
+        json!({
+            "ociVersion": "1.0.2",
+            "process": {
+                "user": {"uid": self.user, "gid": self.user}, "args": arguments, "cwd": "/",
+                "capabilities": capabilities, "noNewPrivileges": true,
+            },
+            "root": {"path": "rootfs", "readonly": true},
+            "mounts": mounts,
+            "linux": {
+                "namespaces": namespaces, "maskedPaths": MASKED, "readonlyPaths": READ_ONLY,
+                "seccomp": serde_json::from_str::<Value>(SECCOMP).unwrap(),
+            },
+        })
+    }
+}
+
+impl Bundle {
+    /// Runs it; runc hands signals on.
+    pub fn command(&self) -> Command {
+        let mut command = Command::new("runc");
+        let name = self.0.path().file_name().unwrap().to_string_lossy().trim_start_matches('.').to_owned();
+        command.arg("--root").arg(self.0.path().join("state")).arg("run").arg("--bundle").arg(self.0.path()).arg(name);
+        command
+    }
+}
+
+impl Drop for Bundle {
+    fn drop(&mut self) {
+        let name = self.0.path().file_name().unwrap().to_string_lossy().trim_start_matches('.').to_owned();
+        let mut delete = Command::new("runc");
+        delete.arg("--root").arg(self.0.path().join("state")).args(["delete", "--force", &name]);
+        machine::finish(&mut delete);
+    }
+}
