@@ -50,6 +50,7 @@ impl AgentConfig {
             worker: WorkerCommand::with_memory(self.memory.worker()),
             worker_answer: self.memory.answer(),
             read_service_env: self.read_service_env,
+            table_cache: Some(self.spool.join("tables")),
             ..TrackerOptions::default()
         }
     }

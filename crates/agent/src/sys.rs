@@ -51,6 +51,12 @@ pub fn memory_file(name: &CStr) -> io::Result<File> {
     Ok(unsafe { File::from_raw_fd(fd as RawFd) })
 }
 
+/// Makes the calling thread, and what it starts, run behind others: as `nice` counts.
+pub fn stand_back(nice: i32) {
+    // SAFETY: no pointers; on Linux 0 is the calling thread. It may always stand back further.
+    unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, nice) };
+}
+
 /// Room for the control message that carries one descriptor, aligned as it must be.
 #[repr(C, align(8))]
 struct ControlRoom([u8; 64]);

@@ -1,5 +1,5 @@
-//! What an executable is, from the few parts of its file that decide it: the agent
-//! asks this of every file it meets, so a 100 MB file must not be read whole.
+//! What an executable is, from the parts of its file that decide it. The agent asks this of
+//! every file it meets, so data and debug information, often the most of a file, are not read.
 
 use everflame_profile::ContentId;
 use sha2::{Digest, Sha256};
@@ -12,7 +12,7 @@ use crate::{
 /// Facts about an ELF file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ElfFacts {
-    /// Over headers, unwind data and symbols; see [`inspect`].
+    /// Over headers, code, unwind data and symbols; see [`inspect`].
     pub content_id: ContentId,
     /// GNU build id in lower-case hexadecimal, empty where there is none. A claim of
     /// the file's: any file can carry any build id.
@@ -43,8 +43,8 @@ pub struct Segment {
 /// Reads the facts. A file without a section table is hashed from its unwind header
 /// to the end of that segment.
 ///
-/// The content id is over all that names and their places are read from: headers,
-/// unwind data, symbols, relocations, stubs, Go's tables. It is the first half of a
+/// The content id is over all that names, their places and unwind tables are read from: headers,
+/// code, unwind data, symbols, relocations, stubs, Go's tables. It is the first half of a
 /// SHA-256 and not a fast checksum: what is kept under it names the frames of every
 /// process with the same id, and to make a file with a given xxh3 takes no more than
 /// two chosen blocks in its string table.
@@ -76,7 +76,7 @@ pub(crate) fn facts(elf: &Elf<'_>) -> ElfFacts {
 }
 
 fn content_id(elf: &Elf<'_>) -> ContentId {
-    let mut hash = Sha256::new_with_prefix(b"everflame content id 1");
+    let mut hash = Sha256::new_with_prefix(b"everflame content id 2");
     // Each part under its name and length, so that bytes cannot move between parts.
     let mut add = |name: &str, bytes: &[u8]| {
         hash.update((name.len() as u64).to_le_bytes());
@@ -90,6 +90,15 @@ fn content_id(elf: &Elf<'_>) -> ContentId {
     add("section headers", elf.section_header_bytes[0]);
     add("section names", elf.section_header_bytes[1]);
     add("build id", elf.build_id().unwrap_or_default());
+    let code = || {
+        let executable = elf.program_headers.iter().filter(|p| p.kind == PT_LOAD && p.executable());
+        executable.filter_map(|p| slice(elf.data, p.offset, p.file_size))
+    };
+    if code().map(<[u8]>::len).fold(0, usize::saturating_add) <= elf.data.len() {
+        code().for_each(|bytes| add("code", bytes));
+    } else {
+        add("file", elf.data);
+    }
     let sections = elf.naming_sections().filter_map(|number| elf.section_bytes(elf.sections.get(number)?));
     if sections.clone().map(<[u8]>::len).fold(0, usize::saturating_add) <= elf.data.len() {
         sections.for_each(|bytes| add("section", bytes));

@@ -1,4 +1,4 @@
-//! The thread that asks the worker, so that the tracker never waits for it.
+//! The threads that ask the workers, one a lane, so that the tracker never waits for them.
 
 use std::{
     sync::{
@@ -9,10 +9,16 @@ use std::{
     time::Duration,
 };
 
-use super::job::{Job, Queue};
-use crate::worker::{
-    client::{Worker, WorkerError},
-    protocol::Request,
+use super::{
+    cache::TableCache,
+    job::{Job, Lane, Queue},
+};
+use crate::{
+    sys,
+    worker::{
+        client::{Worker, WorkerError},
+        protocol::{Request, Wish, is_table},
+    },
 };
 
 /// A worker without work for so long is ended, and its memory goes back.
@@ -27,47 +33,79 @@ pub struct Outcome {
     pub job: Job,
     /// The bytes, or why there are none.
     pub result: Result<Vec<u8>, WorkerError>,
-    /// Workers started so far.
+    /// Workers started for it.
     pub starts: u64,
+    /// It was on disk.
+    pub cached: bool,
 }
 
-/// The thread. Dropping it waits for its end; stop the queue before.
+/// The threads. Dropping them waits for their end; stop the queue before.
 #[derive(Debug)]
 pub struct Builder {
     queue: Arc<Queue>,
-    thread: Option<JoinHandle<()>>,
+    threads: Vec<JoinHandle<()>>,
 }
 
 impl Builder {
-    /// Starts the thread. Outcomes go to `done`, and `wake` is called after each.
+    /// Starts the threads, with a worker each. Outcomes go to `done`, and `wake` is called after each.
     pub fn start(
-        queue: Arc<Queue>,
-        mut worker: Worker,
-        done: SyncSender<Outcome>,
-        wake: impl Fn() + Send + 'static,
+        queue: &Arc<Queue>,
+        worker: impl Fn() -> Worker,
+        cache: Option<TableCache>,
+        done: &SyncSender<Outcome>,
+        wake: impl Fn() + Clone + Send + 'static,
     ) -> std::io::Result<Self> {
-        let jobs = Arc::clone(&queue);
-        let thread = thread::Builder::new().name("builder".into()).spawn(move || {
-            while !jobs.is_stopped() {
-                let Some(job) = jobs.pop(REST_AFTER) else {
-                    worker.rest();
-                    continue;
-                };
-                let result = ask(&jobs, &mut worker, &job);
-                let mut outcome = Outcome { job, result, starts: worker.starts() };
-                // The tracker takes them each time it is awake; wait for it without a deadlock at the end.
-                loop {
-                    match done.try_send(outcome) {
-                        Ok(()) => break,
-                        Err(TrySendError::Full(back)) if !jobs.is_stopped() => outcome = back,
-                        Err(_) => return,
-                    }
-                    thread::sleep(Duration::from_millis(5));
-                }
-                wake();
+        let mut builder = Self { queue: Arc::clone(queue), threads: Vec::new() };
+        let cache = cache.map(Arc::new);
+        for lane in Lane::ALL {
+            let (jobs, cache, done, wake) = (Arc::clone(queue), cache.clone(), done.clone(), wake.clone());
+            let mut worker = worker();
+            let run = move || {
+                // The workers that this thread starts inherit it.
+                sys::stand_back(lane.nice());
+                serve(lane, &jobs, &mut worker, cache.as_deref(), &done, wake);
+            };
+            builder.threads.push(thread::Builder::new().name(lane.name().into()).spawn(run)?);
+        }
+        Ok(builder)
+    }
+}
+
+fn serve(
+    lane: Lane,
+    jobs: &Queue,
+    worker: &mut Worker,
+    cache: Option<&TableCache>,
+    done: &SyncSender<Outcome>,
+    wake: impl Fn(),
+) {
+    while !jobs.is_stopped() {
+        // At rest there is nothing to wake up for.
+        let Some(job) = jobs.pop(lane, worker.is_running().then_some(REST_AFTER)) else {
+            worker.rest();
+            continue;
+        };
+        let before = worker.starts();
+        let kept = cache.filter(|_| job.wish == Wish::Table).zip(job.content);
+        let found = kept.and_then(|(cache, content)| cache.get(content));
+        let cached = found.is_some();
+        let result = found.map_or_else(|| ask(jobs, worker, &job), Ok);
+        if let (Some((cache, content)), Ok(table), false) = (kept, &result, cached)
+            && is_table(table)
+        {
+            cache.put(content, table);
+        }
+        let mut outcome = Outcome { job, result, starts: worker.starts() - before, cached };
+        // The tracker takes them each time it is awake; wait for it without a deadlock at the end.
+        loop {
+            match done.try_send(outcome) {
+                Ok(()) => break,
+                Err(TrySendError::Full(back)) if !jobs.is_stopped() => outcome = back,
+                Err(_) => return,
             }
-        })?;
-        Ok(Self { queue, thread: Some(thread) })
+            thread::sleep(Duration::from_millis(5));
+        }
+        wake();
     }
 }
 
@@ -91,7 +129,7 @@ fn ask(jobs: &Queue, worker: &mut Worker, job: &Job) -> Result<Vec<u8>, WorkerEr
 impl Drop for Builder {
     fn drop(&mut self) {
         self.queue.stop();
-        if let Some(thread) = self.thread.take() {
+        for thread in self.threads.drain(..) {
             let _ = thread.join();
         }
     }

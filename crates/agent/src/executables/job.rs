@@ -1,4 +1,7 @@
-//! What waits for the worker, the smallest first: facts, then tables, then symbols.
+//! What waits for the workers. There are two lanes, so that what takes long never stands in
+//! the way of what does not: facts and tables of ordinary files in one, those of big files and
+//! symbol indexes in the other. Facts come before tables and tables before indexes, and small
+//! files before large ones.
 
 use std::{
     cmp::Ordering,
@@ -8,12 +11,14 @@ use std::{
     time::Duration,
 };
 
-use everflame_profile::Str;
+use everflame_profile::{ContentId, Str};
 
 use crate::worker::protocol::Wish;
 
 /// Jobs that wait at most; each holds an open file. What finds no place is tried again later.
 pub const MAX_JOBS: usize = 256;
+/// From this size on a file takes long enough to be a reason to let others pass.
+const BIG_FILE: u64 = 128 << 20;
 
 /// A file and what is to be made of it.
 #[derive(Debug)]
@@ -22,10 +27,40 @@ pub struct Job {
     pub wish: Wish,
     pub size: u64,
     pub name: Str,
+    /// What the file is, once that is known.
+    pub content: Option<ContentId>,
     pub file: File,
 }
 
+/// Who does a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lane {
+    /// What the next samples wait for.
+    Quick,
+    /// The same of big files, and what nobody waits for.
+    Slow,
+}
+
+impl Lane {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Quick, Self::Slow];
+
+    /// Name of the thread.
+    pub fn name(self) -> &'static str {
+        ["builder", "builder-slow"][self as usize]
+    }
+
+    /// How much it stands back for others, as `nice` counts.
+    pub fn nice(self) -> i32 {
+        [0, 10][self as usize]
+    }
+}
+
 impl Job {
+    fn lane(&self) -> Lane {
+        if self.wish == Wish::Index || self.size >= BIG_FILE { Lane::Slow } else { Lane::Quick }
+    }
+
     fn rank(&self) -> (Wish, u64, u32) {
         (self.wish, self.size, self.number)
     }
@@ -51,12 +86,18 @@ impl Ord for Job {
 
 #[derive(Debug, Default)]
 struct Waiting {
-    jobs: BinaryHeap<Job>,
-    running: Option<Wish>,
+    jobs: [BinaryHeap<Job>; 2],
+    running: [Option<Wish>; 2],
     stopped: bool,
 }
 
-/// The queue between tracker and builder.
+impl Waiting {
+    fn count(&self) -> usize {
+        self.jobs.iter().map(BinaryHeap::len).sum()
+    }
+}
+
+/// The queue between tracker and builders.
 #[derive(Debug, Default)]
 pub struct Queue {
     waiting: Mutex<Waiting>,
@@ -71,55 +112,105 @@ impl Queue {
     /// Gives the job back where there is no room.
     pub fn push(&self, job: Job) -> Result<(), Job> {
         let mut waiting = self.lock();
-        if waiting.jobs.len() >= MAX_JOBS {
+        if waiting.count() >= MAX_JOBS {
             return Err(job);
         }
-        waiting.jobs.push(job);
-        self.changed.notify_one();
+        waiting.jobs[job.lane() as usize].push(job);
+        self.changed.notify_all();
         Ok(())
     }
 
-    /// The next job; `None` after `patience` without one. The one before counts as done.
-    pub fn pop(&self, patience: Duration) -> Option<Job> {
+    /// The lane's next job; `None` after `patience` without one. The one before counts as done.
+    pub fn pop(&self, lane: Lane, patience: Option<Duration>) -> Option<Job> {
+        let lane = lane as usize;
         let mut waiting = self.lock();
-        waiting.running = None;
-        if waiting.jobs.is_empty() && !waiting.stopped {
-            waiting =
-                self.changed.wait_timeout(waiting, patience).map_or_else(|e| e.into_inner().0, |(guard, _)| guard);
-        }
-        let job = waiting.jobs.pop();
-        waiting.running = job.as_ref().map(|job| job.wish);
+        waiting.running[lane] = None;
+        let nothing = |waiting: &mut Waiting| waiting.jobs[lane].is_empty() && !waiting.stopped;
+        waiting = match patience {
+            Some(patience) => self
+                .changed
+                .wait_timeout_while(waiting, patience, nothing)
+                .map_or_else(|e| e.into_inner().0, |(guard, _)| guard),
+            None => self.changed.wait_while(waiting, nothing).unwrap_or_else(PoisonError::into_inner),
+        };
+        let job = waiting.jobs[lane].pop();
+        waiting.running[lane] = job.as_ref().map(|job| job.wish);
         job
     }
 
     /// Whether anything waits or is under way.
     pub fn is_busy(&self) -> bool {
         let waiting = self.lock();
-        waiting.running.is_some() || !waiting.jobs.is_empty()
+        waiting.running.iter().any(Option::is_some) || waiting.count() > 0
     }
 
     /// Whether an unwind table, or what decides on one, waits or is under way.
     pub fn has_tables(&self) -> bool {
         let waiting = self.lock();
-        let concerns = |wish: &Wish| *wish != Wish::Index;
-        waiting.running.as_ref().is_some_and(concerns) || waiting.jobs.iter().any(|job| concerns(&job.wish))
+        let waits = waiting.jobs.iter().flatten().map(|job| job.wish);
+        waiting.running.iter().flatten().copied().chain(waits).any(|wish| wish != Wish::Index)
     }
 
     /// Jobs that still find a place.
     pub fn room(&self) -> usize {
-        MAX_JOBS - self.lock().jobs.len()
+        MAX_JOBS - self.lock().count()
     }
 
-    /// Forgets all jobs and lets the builder end.
+    /// Forgets all jobs and lets the builders end.
     pub fn stop(&self) {
         let mut waiting = self.lock();
         waiting.stopped = true;
-        waiting.jobs.clear();
+        waiting.jobs.iter_mut().for_each(BinaryHeap::clear);
         self.changed.notify_all();
     }
 
     /// Whether it was stopped.
     pub fn is_stopped(&self) -> bool {
         self.lock().stopped
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn job(number: u32, wish: Wish, size: u64) -> Job {
+        let file = File::open("/dev/null").unwrap();
+        Job { number, wish, size, name: "x".into(), content: None, file }
+    }
+
+    const NOW: Option<Duration> = Some(Duration::ZERO);
+
+    #[test]
+    fn what_takes_long_stands_in_nobodys_way() {
+        let queue = Queue::default();
+        for job in [
+            job(8, Wish::Table, 1 << 30),
+            job(9, Wish::Index, 10),
+            job(10, Wish::Table, 1 << 20),
+            job(11, Wish::Facts, 1 << 21),
+            job(12, Wish::Table, 1 << 10),
+        ] {
+            queue.push(job).unwrap();
+        }
+        let next = |lane| queue.pop(lane, NOW).map(|job| job.number);
+        assert_eq!(next(Lane::Slow), Some(8), "it is under way from now on");
+        let quick: Vec<_> = std::iter::from_fn(|| next(Lane::Quick)).collect();
+        assert_eq!(quick, [11, 12, 10], "facts first, then the smallest");
+        assert!(queue.has_tables() && queue.is_busy());
+        assert_eq!(next(Lane::Slow), Some(9));
+        assert!(!queue.has_tables() && queue.is_busy(), "an index is still under way");
+    }
+
+    #[test]
+    fn a_full_queue_gives_the_job_back() {
+        let queue = Queue::default();
+        for number in 0..MAX_JOBS as u32 {
+            queue.push(job(number, Wish::Table, u64::from(number) << 20)).unwrap();
+        }
+        assert_eq!(queue.room(), 0);
+        assert_eq!(queue.push(job(999, Wish::Facts, 1)).unwrap_err().number, 999);
+        queue.stop();
+        assert!(queue.pop(Lane::Quick, None).is_none(), "nobody waits for a queue that was stopped");
     }
 }

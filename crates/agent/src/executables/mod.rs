@@ -2,6 +2,7 @@
 //! unwind table, which a worker builds once per content.
 
 mod builder;
+mod cache;
 mod executable;
 mod job;
 pub mod open;
@@ -12,6 +13,7 @@ mod vdso;
 use everflame_profile::{ContentId, Str};
 
 pub(crate) use builder::{Builder, Outcome};
+pub(crate) use cache::{CACHE_BYTES, TableCache};
 pub(crate) use executable::{ANON, Change, Place, base_name};
 pub(crate) use job::Queue;
 pub(crate) use registry::{NUMBERS, Registry};

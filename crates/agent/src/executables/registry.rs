@@ -213,7 +213,11 @@ impl Registry {
 
     fn ask(&mut self, number: u32, wish: Wish, file: std::fs::File) {
         let Some(executable) = self.executables.get_mut(&number) else { return };
-        let job = Job { number, wish, size: executable.size, name: executable.name.clone(), file };
+        let content = match &executable.state {
+            State::Known { mapping, .. } => mapping.content_id,
+            _ => None,
+        };
+        let job = Job { number, wish, size: executable.size, name: executable.name.clone(), content, file };
         if self.queue.push(job).is_err() {
             self.shared.stats.jobs_deferred.add(1);
             return;
@@ -229,8 +233,9 @@ impl Registry {
 
     /// Takes in what a worker made.
     pub fn done(&mut self, outcome: Outcome) -> Change {
-        let Outcome { job, result, starts } = outcome;
-        self.stats().worker_starts.set(starts);
+        let Outcome { job, result, starts, cached } = outcome;
+        self.stats().worker_starts.add(starts);
+        self.stats().tables_from_disk.add(cached.into());
         let number = job.number;
         let change = match (job.wish, result) {
             (Wish::Facts, Ok(bytes)) => match Facts::from_bytes(&bytes) {

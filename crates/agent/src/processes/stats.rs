@@ -104,6 +104,8 @@ figures! {
     tables,
     /// Their bytes.
     table_bytes,
+    /// Tables that did not have to be made: they were kept on disk.
+    tables_from_disk,
     /// Executables of which no unwind table can be made.
     tables_bad,
     /// Tables taken away for others.

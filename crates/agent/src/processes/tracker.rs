@@ -3,6 +3,7 @@
 use std::{
     io::Read,
     os::{fd::AsFd, unix::net::UnixStream},
+    path::PathBuf,
     sync::{
         Arc, Mutex,
         atomic::Ordering,
@@ -23,7 +24,7 @@ use super::{
 };
 use crate::{
     bpf::{BpfError, monotonic_ns, sideband::SideBand},
-    executables::{Builder, Change, IndexTaker, IndexWanted, Outcome, Queue, Registry},
+    executables::{Builder, CACHE_BYTES, Change, IndexTaker, IndexWanted, Outcome, Queue, Registry, TableCache},
     sys,
     worker::{
         client::{TIMEOUT, Worker, WorkerCommand},
@@ -67,6 +68,8 @@ pub struct TrackerOptions {
     pub max_processes: usize,
     /// Whether `OTEL_SERVICE_NAME` is read from processes' environments.
     pub read_service_env: bool,
+    /// Directory that keeps unwind tables for the next start; where there is none, none are kept.
+    pub table_cache: Option<PathBuf>,
     /// How to start the worker.
     pub worker: WorkerCommand,
     /// Longest time it may take for one file.
@@ -85,6 +88,7 @@ impl Default for TrackerOptions {
             table_budget_bytes: TABLE_BUDGET,
             max_processes: MAX_PROCESSES,
             read_service_env: true,
+            table_cache: None,
             worker: WorkerCommand::default(),
             worker_timeout: TIMEOUT,
             worker_answer: MAX_ANSWER,
@@ -149,8 +153,13 @@ impl Tracker {
         let queue = Arc::new(Queue::default());
         let (done, outcomes) = sync_channel(MAX_OUTCOMES);
         let waker = Arc::clone(&shared);
-        let worker = Worker::new(options.worker, options.worker_timeout).answering(options.worker_answer);
-        let builder = Builder::start(Arc::clone(&queue), worker, done, move || waker.wake())
+        let worker = || Worker::new(options.worker.clone(), options.worker_timeout).answering(options.worker_answer);
+        let cache = options.table_cache.and_then(|directory| {
+            TableCache::open(directory.clone(), CACHE_BYTES)
+                .inspect_err(|e| tracing::info!("unwind tables are not kept in {}: {e}", directory.display()))
+                .ok()
+        });
+        let builder = Builder::start(&queue, worker, cache, &done, move || waker.wake())
             .map_err(|e| cannot("start a thread", e))?;
         let tracker = Self {
             band,

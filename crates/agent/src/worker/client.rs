@@ -18,8 +18,10 @@ use super::confine::MEMORY_VARIABLE;
 use super::protocol::{ANSWER_HEADER, MAX_ANSWER, MAX_FILE, Request};
 use crate::sys;
 
-/// Longest time a worker may take for one request.
+/// Longest time a worker may take for one request, beside what the file's size allows for.
 pub const TIMEOUT: Duration = Duration::from_secs(20);
+/// So many bytes of a file allow for one more second.
+const BYTES_A_SECOND: u64 = 16 << 20;
 
 /// A worker that was killed is waited for so long.
 const GONE_WITHIN: Duration = Duration::from_secs(1);
@@ -115,6 +117,11 @@ impl Worker {
         self.starts
     }
 
+    /// Whether there is one, with its memory.
+    pub fn is_running(&self) -> bool {
+        self.running.is_some()
+    }
+
     /// Ends the worker, so that its memory goes back. The next request starts another.
     pub fn rest(&mut self) {
         self.running = None;
@@ -134,7 +141,8 @@ impl Worker {
             self.starts += 1;
         }
         let Some(running) = &mut self.running else { return Err(WorkerError::Refused("no worker".into())) };
-        match exchange(&mut running.socket, file, request, self.timeout, self.answer) {
+        let timeout = self.timeout + Duration::from_secs(request.size / BYTES_A_SECOND);
+        match exchange(&mut running.socket, file, request, timeout, self.answer) {
             Ok((last, result)) => {
                 if last {
                     self.running = None;
@@ -148,7 +156,7 @@ impl Worker {
             Err(e) => {
                 let mut running = self.running.take();
                 if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) {
-                    return Err(WorkerError::Timeout(self.timeout));
+                    return Err(WorkerError::Timeout(timeout));
                 }
                 // Its end of the socket is closed, so it is dying or dead: this tells how.
                 let status = running.as_mut().and_then(|r| {

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)] // its helpers are tests too
 
 mod harness;
+mod huge;
 
 use std::{
     os::unix::fs::MetadataExt,
@@ -137,6 +138,50 @@ fn same_content_is_one_executable() {
     let number = tracking.expect(first.pid, first.marker, &one, "marker", "same");
     let second = Obedient::start(&mut Command::new(&other));
     assert_eq!(tracking.expect(second.pid, second.marker, &one, "marker", "same"), number);
+}
+
+#[test]
+fn tables_are_kept_for_the_next_start() {
+    if !is_root() {
+        return;
+    }
+    let temp = tempfile::tempdir().unwrap();
+    let file = compile(temp.path(), "kept", OBEDIENT, &["-ldl"]);
+    let program = Obedient::start(&mut Command::new(&file));
+    let mut tables = Vec::new();
+    for start in 0..2 {
+        let options = TrackerOptions { table_cache: Some(temp.path().join("tables")), ..TrackerOptions::default() };
+        let tracking = Tracking::with(options);
+        let number = tracking.expect(program.pid, program.marker, &file, "marker", "kept");
+        tables.push(tracking.lists.tables.lock().unwrap()[&number].clone());
+        let from_disk = tracking.handle.stats().tables_from_disk;
+        assert_eq!(from_disk > 0, start > 0, "{from_disk} tables from disk at start {start}");
+    }
+    assert_eq!(tables[0], tables[1]);
+}
+
+#[test]
+fn a_huge_file_keeps_nobody_waiting() {
+    if !is_root() {
+        return;
+    }
+    let temp = tempfile::tempdir().unwrap();
+    let huge = temp.path().join("huge");
+    huge::write(&huge, 1_500_000, 160 << 20);
+    let file = compile(temp.path(), "other", OBEDIENT, &["-ldl"]);
+    let tracking = Tracking::start();
+    let mut first = Obedient::start(&mut Command::new(&file));
+    let inside = first.say(&format!("map {}", huge.display()));
+    wait_for("the huge file", || tracking.entry(first.pid, inside).is_some());
+    let number = tracking.entry(first.pid, inside).unwrap().executable;
+    let other = compile(temp.path(), "small", &format!("{OBEDIENT}int unlike_the_first;"), &["-ldl"]);
+    let second = Obedient::start(&mut Command::new(&other));
+    tracking.expect(second.pid, second.marker, &other, "marker", "small");
+    let has_huge = || tracking.lists.tables.lock().unwrap().contains_key(&number);
+    assert!(!has_huge(), "what came later was there first");
+    wait_for("the huge table", has_huge);
+    let rows = tracking.lists.tables.lock().unwrap()[&number].len();
+    assert!(rows > 1 << 20, "a table of {rows} bytes is not what this test needs");
 }
 
 #[test]
