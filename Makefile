@@ -14,7 +14,7 @@ export PATH := $(CURDIR)/.tools/bin:$(HOME)/.cargo/bin:$(PATH)
 export CLANG ?= $(firstword $(wildcard $(foreach v,21 20 19 18 17 16 15,/usr/bin/clang-$(v))) clang)
 CLANG_FORMAT ?= $(firstword $(wildcard $(subst clang-,clang-format-,$(CLANG))) clang-format)
 
-.PHONY: help build run test test-quick lint format bench soak screenshot clean setup
+.PHONY: help build run test test-quick lint format fuzz bench soak screenshot clean setup
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 22
@@ -75,6 +75,11 @@ format: ## put Rust and C into the house's form
 
 screenshot: build tests/browser/node_modules/.complete ## README's picture, from the browser test (root)
 	EVERFLAME_SCREENSHOT=$(CURDIR)/docs/screenshot.png cargo test --release --package everflame-tests --test end_to_end -- browser
+
+FUZZ_SECONDS ?= 300
+fuzz: ## try to break the kernel's walk for FUZZ_SECONDS=300; what does is kept in tests/corpus/step
+	@scripts/setup.sh test
+	EVERFLAME_FUZZ_SECONDS=$(FUZZ_SECONDS) cargo test --release --package everflame-tests --test end_to_end -- examiner
 
 bench: build ## measure, write docs/bench/*.json, generate docs/benchmarks.md (root, about 15 minutes)
 	@scripts/setup.sh test

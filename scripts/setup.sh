@@ -212,6 +212,8 @@ test)
     rust
     node_js
     have javac || test+=(default-jdk-headless)
+    # The sanitizers of the compiler that is used: the walk is examined under them.
+    case "${clang[0]}" in clang-*) test+=("libclang-rt-${clang[0]#clang-}-dev") ;; esac
     install_packages "${test[@]}"
     kernel
     targets

@@ -10,6 +10,7 @@ mod suite {
     pub mod conservation;
     pub mod containers;
     pub mod envoy;
+    pub mod examiner;
     pub mod known_truth;
     pub mod memory;
     pub mod menagerie;
@@ -28,6 +29,7 @@ use suite::*;
 
 fn main() -> ExitCode {
     everflame_tests::runner::run(&[
+        ("examiner::hostile_memory_rows_and_mappings", examiner::hostile_memory_rows_and_mappings),
         ("refusals::random_bytes_are_refused_clearly", refusals::random_bytes_are_refused_clearly),
         ("refusals::strangers_and_wrong_parameters", refusals::strangers_and_wrong_parameters),
         ("noise::noise_in_query_parameters", noise::noise_in_query_parameters),
