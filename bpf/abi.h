@@ -25,9 +25,10 @@ struct table_header {    /* element 0 */
     __u32 rules;         /* first element of the rules, 4 to an element: struct unwind_rule */
     __u32 rule_count;
     __u32 direct_rules;  /* codes below this number are rules */
-    __u32 sequences;     /* first element of the sequences, one to an element */
+    __u32 sequences;     /* first element of the sequences: the short ones, then the long ones */
     __u32 sequence_count;/* codes direct_rules .. direct_rules + sequence_count - 1 */
-    __u32 reserved[2];
+    __u32 short_count;   /* how many of them have at most 4 pairs, four to an element */
+    __u32 reserved;
 };
 
 struct page_blocks {     /* the blocks that can hold a row for a pc of this 64 KiB page */
@@ -40,8 +41,8 @@ struct page_blocks {     /* the blocks that can hold a row for a pc of this 64 K
  *   delta 0..254, code = 255   the same, and the rule's number is the next u16
  *   delta 255,    code k >= 1  the pc advances by k * 256, rule unchanged
  *   delta 255,    code 0       end of the block
- * A sequence: up to 16 pairs (offset u16, rule u16), the first with offset 0, the offsets
- * growing, unused ones with offset 0. It stands for several rows at fixed distances. */
+ * A sequence: up to 4 or up to 16 pairs (offset u16, rule u16), the first with offset 0, the
+ * offsets growing, unused ones with offset 0. It stands for several rows at fixed distances. */
 struct row_block {
     __u32 head;
     __u16 pairs[30];

@@ -77,16 +77,24 @@ static __always_inline __s64 rule_number(__u32 table, struct table_header *h, __
         return code & 0xffff;
     if (code < h->direct_rules)
         return code;
-    e = element(table + h->sequences + (code - h->direct_rules));
+    __u32 number = code - h->direct_rules, shorts = h->short_count, first = 0, last = 15;
+    if (number < shorts) {
+        first = (number & 3) * 4;
+        last = first + 3;
+        number >>= 2;
+    } else {
+        number += ((shorts + 3) >> 2) - shorts;
+    }
+    e = element(table + h->sequences + number);
     if (!e)
         return -1;
-    __u16 *sequence = (__u16 *)e;
-    __u32 offset = pc - start, rule = sequence[1];
+    /* Words of offset and rule. */
+    __u32 offset = pc - start, rule = e->words[first & 15] >> 16;
     for (int i = 1; i < 16; i++) {
-        __u32 o = sequence[2 * i];
-        if (!o || o > offset)
+        __u32 at = first + i, word = e->words[at & 15];
+        if (at > last || !(word & 0xffff) || (word & 0xffff) > offset)
             break;
-        rule = sequence[2 * i + 1];
+        rule = word >> 16;
     }
     return rule;
 }

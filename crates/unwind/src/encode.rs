@@ -3,7 +3,7 @@ use crate::error::Error;
 use crate::functions::{FlatRow, Rules};
 use crate::layout::{
     BLOCK_PAIRS, CODE_ESCAPE, DELTA_ADVANCE, ELEMENT_SIZE, Header, PAGES_PER_ELEMENT, RULES_PER_ELEMENT, Rule,
-    TABLE_MAGIC,
+    SEQUENCE_PAIRS, SHORT_SEQUENCE_PAIRS, TABLE_MAGIC,
 };
 use crate::limits::{Limits, MAX_RULES};
 use crate::sequences::{self, Code, Coded};
@@ -19,11 +19,11 @@ pub(crate) fn encode(
     limits: &Limits,
     stats: &mut Stats,
 ) -> Result<Vec<u8>, Error> {
-    let (order, numbers) = by_frequency(&rows, rules.list());
+    let (order, rows_of_rule, numbers) = by_frequency(&rows, rules.list());
     for row in &mut rows {
         row.rule = u32::from(numbers[row.rule as usize]);
     }
-    let Coded { sequences, items } = sequences::code(&rows);
+    let Coded { sequences, items } = sequences::code(&rows, &rows_of_rule);
     let direct = order.len().min(usize::from(CODE_ESCAPE) - sequences.len());
     let mut blocks = Blocks::new(direct);
     for (pc, code) in items {
@@ -37,7 +37,9 @@ pub(crate) fn encode(
     let blocks_at = directory_at + pages.div_ceil(PAGES_PER_ELEMENT);
     let rules_at = blocks_at + blocks.len();
     let sequences_at = rules_at + order.len().div_ceil(RULES_PER_ELEMENT);
-    let elements = sequences_at + sequences.len();
+    let short_count = sequences.iter().filter(|sequence| sequences::is_short(sequence)).count();
+    let long_at = sequences_at + (short_count * SHORT_SEQUENCE_PAIRS).div_ceil(SEQUENCE_PAIRS);
+    let elements = long_at + sequences.len() - short_count;
     if elements > limits.max_elements as usize {
         return Err(Error::Limit {
             what: "table elements",
@@ -58,7 +60,8 @@ pub(crate) fn encode(
         direct_rules: direct as u32,
         sequences: sequences_at as u32,
         sequence_count: sequences.len() as u32,
-        reserved: [0; 2],
+        short_count: short_count as u32,
+        reserved: 0,
     };
     let mut bytes = Vec::with_capacity(elements * ELEMENT_SIZE);
     bytes.extend_from_slice(&header.to_bytes());
@@ -74,12 +77,16 @@ pub(crate) fn encode(
         bytes.extend_from_slice(&rule.to_bytes());
     }
     bytes.resize(sequences_at * ELEMENT_SIZE, 0);
-    for (sequence, at) in sequences.iter().zip(sequences_at + 1..) {
+    for (number, sequence) in sequences.iter().enumerate() {
         for (offset, rule) in sequence {
             bytes.extend_from_slice(&offset.to_le_bytes());
             bytes.extend_from_slice(&rule.to_le_bytes());
         }
-        bytes.resize(at * ELEMENT_SIZE, 0);
+        let room = if number < short_count { SHORT_SEQUENCE_PAIRS } else { SEQUENCE_PAIRS };
+        bytes.resize(bytes.len() + 4 * (room - sequence.len()), 0);
+        if number + 1 == short_count {
+            bytes.resize(long_at * ELEMENT_SIZE, 0);
+        }
     }
     stats.sequences = sequences.len() as u64;
     stats.rows = rows.len() as u64;
@@ -88,8 +95,8 @@ pub(crate) fn encode(
     Ok(bytes)
 }
 
-/// The rules that are used, the most frequent first, and the new number of each old one.
-fn by_frequency(rows: &[FlatRow], rules: &[Rule]) -> (Vec<Rule>, Vec<u16>) {
+/// The rules that are used, the most frequent first, how many rows each has, and the new number of each old one.
+fn by_frequency(rows: &[FlatRow], rules: &[Rule]) -> (Vec<Rule>, Vec<u32>, Vec<u16>) {
     let mut counts = vec![0u32; rules.len()];
     for row in rows {
         counts[row.rule as usize] += 1;
@@ -106,7 +113,7 @@ fn by_frequency(rows: &[FlatRow], rules: &[Rule]) -> (Vec<Rule>, Vec<u16>) {
     for (new, &old) in used.iter().enumerate() {
         numbers[old] = new.min(order.len() - 1) as u16;
     }
-    (order, numbers)
+    (order, used.iter().map(|&i| counts[i]).collect(), numbers)
 }
 
 #[derive(Debug, Clone, Copy)]

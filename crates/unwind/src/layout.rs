@@ -8,13 +8,15 @@ pub const ELEMENT_SIZE: usize = 64;
 /// Elements of one chunk of the linear space.
 pub const CHUNK_ELEMENTS: u32 = 16_384;
 /// Grows when a table of the same file comes to mean or hold something else: tables that are kept are made anew.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// First word of every table, "EFT1".
 pub const TABLE_MAGIC: u32 = 0x3154_4645;
 /// Pairs in a block of rows.
 pub const BLOCK_PAIRS: usize = 30;
 /// (offset, rule) pairs in a sequence.
 pub const SEQUENCE_PAIRS: usize = 16;
+/// The same in a short one, of which four share an element.
+pub const SHORT_SEQUENCE_PAIRS: usize = 4;
 /// Rules in an element.
 pub const RULES_PER_ELEMENT: usize = 4;
 /// Pages of the directory in an element.
@@ -182,8 +184,10 @@ pub struct Header {
     pub sequences: u32,
     /// How many of them.
     pub sequence_count: u32,
+    /// How many of them are short, the first ones.
+    pub short_count: u32,
     /// Zero.
-    pub reserved: [u32; 2],
+    pub reserved: u32,
 }
 
 impl Header {
@@ -203,6 +207,7 @@ impl Header {
             self.direct_rules,
             self.sequences,
             self.sequence_count,
+            self.short_count,
         ];
         for (slot, word) in out[16..].chunks_exact_mut(4).zip(words) {
             slot.copy_from_slice(&word.to_le_bytes());

@@ -4,22 +4,29 @@
 //! into one symbol, again and again, on a sample of the rows; what is found that way is then
 //! matched against all rows, longest first.
 use crate::functions::FlatRow;
-use crate::layout::SEQUENCE_PAIRS;
+use crate::layout::{CODE_ESCAPE, SEQUENCE_PAIRS, SHORT_SEQUENCE_PAIRS};
 use rustc_hash::FxHashMap;
 
 /// Sequences in a table at most; the codes below 255 that they leave are for rules.
-pub(crate) const MAX_SEQUENCES: usize = 128;
+const MAX_SEQUENCES: usize = 192;
 /// Merges tried; some only lead to longer sequences.
 const MAX_MERGES: usize = 256;
 /// Rows looked at while learning.
 const SAMPLE_ROWS: usize = 1 << 16;
 /// The sample is made of runs of this many rows.
 const RUN_ROWS: usize = 512;
-/// A sequence takes 64 bytes and saves 2 for each row but the first: below this many it does not pay.
-const MIN_SAVED_ROWS: usize = 48;
+/// Bytes that a pair of a block takes, which is what each row of a sequence but the first saves.
+const PAIR: usize = 2;
+/// A pair is worth learning from so many on: four of them save what a short sequence takes.
+const LEAST_PAIRS: usize = 10;
 
 /// (offset from the first row, rule), the first with offset 0.
 pub(crate) type Sequence = Vec<(u16, u16)>;
+
+/// Whether it fits a quarter of an element.
+pub(crate) fn is_short(sequence: &Sequence) -> bool {
+    sequence.len() <= SHORT_SEQUENCE_PAIRS
+}
 
 /// What one pair of a block can stand for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,7 +42,8 @@ pub(crate) struct Coded {
 }
 
 /// Learns sequences from rows (whose rules are final numbers) and codes the rows with them.
-pub(crate) fn code(rows: &[FlatRow]) -> Coded {
+/// `rows_of_rule` says how many rows each rule has, in order of their numbers. Short sequences come first.
+pub(crate) fn code(rows: &[FlatRow], rows_of_rule: &[u32]) -> Coded {
     let learnt = learn(rows);
     // Which of them a longest match really uses, and how much each saves.
     let all = Matcher::new(&learnt);
@@ -45,9 +53,17 @@ pub(crate) fn code(rows: &[FlatRow]) -> Coded {
             saved[index] += learnt[index].len() - 1;
         }
     });
-    let mut order: Vec<usize> = (0..learnt.len()).filter(|&i| saved[i] >= MIN_SAVED_ROWS).collect();
-    order.sort_by_key(|&i| (std::cmp::Reverse(saved[i]), i));
-    order.truncate(MAX_SEQUENCES);
+    let takes = |i: usize| 4 * if is_short(&learnt[i]) { SHORT_SEQUENCE_PAIRS } else { SEQUENCE_PAIRS };
+    let gain = |i: usize| (saved[i] * PAIR).saturating_sub(takes(i));
+    let mut order: Vec<usize> = (0..learnt.len()).filter(|&i| gain(i) > 0).collect();
+    order.sort_by_key(|&i| (std::cmp::Reverse(gain(i)), i));
+    // Each takes a code from a rule, the rarest of those that have one, whose rows then take a pair more.
+    let worth = |&(taken, &i): &(usize, &usize)| {
+        gain(i) > PAIR * rows_of_rule.get(usize::from(CODE_ESCAPE) - 1 - taken).copied().unwrap_or(0) as usize
+    };
+    let kept = order.iter().take(MAX_SEQUENCES).enumerate().take_while(worth).count();
+    order.truncate(kept);
+    order.sort_by_key(|&i| (!is_short(&learnt[i]), std::cmp::Reverse(saved[i]), i));
     let sequences: Vec<Sequence> = order.iter().map(|&i| learnt[i].clone()).collect();
 
     let mut items = Vec::with_capacity(rows.len() / 2);
@@ -70,7 +86,7 @@ const BREAK: Symbol = Symbol::MAX;
 fn learn(rows: &[FlatRow]) -> Vec<Sequence> {
     let mut items = sample(rows);
     let scale = rows.len().div_ceil(SAMPLE_ROWS).max(1);
-    let least = (MIN_SAVED_ROWS / scale).max(8) as u32;
+    let least = (LEAST_PAIRS / scale).max(8) as u32;
     let mut merged: Vec<Sequence> = Vec::new();
     let mut counts = Counts::default();
     for pair in items.windows(2) {

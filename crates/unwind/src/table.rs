@@ -1,7 +1,7 @@
 //! The finished table and the reference lookup: the same steps as the kernel program, on the same bytes.
 use crate::layout::{
     BLOCK_PAIRS, CODE_ESCAPE, DELTA_ADVANCE, ELEMENT_SIZE, PAGES_PER_ELEMENT, RULE_PEEK, RULES_PER_ELEMENT, Rule,
-    SEQUENCE_PAIRS,
+    SHORT_SEQUENCE_PAIRS,
 };
 use crate::peek::{WINDOW, peek};
 use crate::reader::Reader;
@@ -87,6 +87,8 @@ impl Table {
         header.skip(4)?;
         let (rules, rule_count) = (header.u32()?, header.u32()?);
         let (direct, sequences) = (header.u32()?, header.u32()?);
+        header.skip(4)?;
+        let shorts = header.u32()?;
 
         let page = pc >> 16;
         if page >= pages {
@@ -108,8 +110,16 @@ impl Table {
             Code::Rule(rule) => u32::from(rule),
             Code::Byte(code) if u32::from(code) < direct => u32::from(code),
             Code::Byte(code) => {
-                let sequence = self.element(sequences + u32::from(code) - direct)?;
-                u32::from(expand(sequence, pc - from)?)
+                let number = u32::from(code) - direct;
+                let pairs = if number < shorts {
+                    let element = self.element(sequences.checked_add(number / SHORT_PER_ELEMENT)?)?;
+                    let at = (number % SHORT_PER_ELEMENT) as usize * 4 * SHORT_SEQUENCE_PAIRS;
+                    element.get(at..at + 4 * SHORT_SEQUENCE_PAIRS)?
+                } else {
+                    let number = shorts.div_ceil(SHORT_PER_ELEMENT) + (number - shorts);
+                    self.element(sequences.checked_add(number)?)?
+                };
+                u32::from(expand(pairs, pc - from)?)
             }
         };
         if rule >= rule_count {
@@ -120,6 +130,9 @@ impl Table {
         Some(Rule::from_bytes(*rule_bytes.rest().first_chunk()?))
     }
 }
+
+/// Short sequences in an element.
+const SHORT_PER_ELEMENT: u32 = (ELEMENT_SIZE / (4 * SHORT_SEQUENCE_PAIRS)) as u32;
 
 enum Code {
     Byte(u8),
@@ -160,7 +173,7 @@ fn scan(block: &[u8], pc: u32) -> Option<(Code, u32)> {
 fn expand(sequence: &[u8], offset: u32) -> Option<u16> {
     let mut reader = Reader::new(sequence);
     let mut rule = None;
-    for index in 0..SEQUENCE_PAIRS {
+    for index in 0..sequence.len() / 4 {
         let (from, next) = (reader.u16()?, reader.u16()?);
         if index > 0 && (from == 0 || u32::from(from) > offset) {
             break;

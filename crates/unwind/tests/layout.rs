@@ -62,7 +62,7 @@ fn mirrors_abi_h() {
         };
     }
     offsets!("table_header", Header, magic elements base directory pages blocks block_count rules rule_count
-        direct_rules sequences sequence_count reserved);
+        direct_rules sequences sequence_count short_count reserved);
     offsets!("unwind_rule", Rule, cfa fp ra flags cfa_offset fp_offset ra_offset cfa_add);
     let found = values(&expected.iter().map(|(e, _)| e.clone()).collect::<Vec<_>>());
     assert_eq!(found.len(), expected.len());
