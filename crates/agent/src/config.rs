@@ -47,7 +47,7 @@ impl AgentConfig {
         TrackerOptions {
             table_budget_bytes: self.table_bytes.unwrap_or(self.memory.tables()),
             max_processes: self.memory.processes(),
-            worker: WorkerCommand::with_memory(self.memory.worker()),
+            worker: WorkerCommand { memory: Some(self.memory), ..WorkerCommand::default() },
             worker_answer: self.memory.answer(),
             read_service_env: self.read_service_env,
             table_cache: Some(self.spool.join("tables")),

@@ -1,6 +1,6 @@
 //! One limit of memory, divided among all that grows: what the agent and its kernel maps take
-//! together stays under it. The worker, a process of its own that comes and goes, may take
-//! half as much again: a container's limit is to be one and a half times this one.
+//! together stays under it. A container's limit is to be half as much again: what of that the
+//! agent does not use is the worker's, a process of its own that comes and goes.
 
 /// The limit and its parts. What is fixed (program, threads, the small maps) takes some
 /// 24 MiB, which is why there is a least.
@@ -58,9 +58,12 @@ impl Memory {
         (self.total / 8) as usize
     }
 
-    /// The worker's own memory, bytes.
-    pub fn worker(&self) -> u64 {
-        self.total / 2
+    /// The worker's own memory, bytes, where the agent has so much resident: what is left of
+    /// one and a half times the limit, but half of it at least.
+    pub fn worker(&self, resident: u64) -> u64 {
+        const SPARE: u64 = 8 << 20;
+        let around = self.total + self.total / 2;
+        around.saturating_sub(resident + SPARE).max(self.total / 2)
     }
 }
 
@@ -73,6 +76,14 @@ impl Default for Memory {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_worker_has_what_the_agent_leaves() {
+        let m = Memory::new(64 << 20);
+        assert_eq!(m.worker(30 << 20), 58 << 20);
+        assert_eq!(m.worker(64 << 20), 32 << 20);
+        assert_eq!(m.worker(200 << 20), 32 << 20);
+    }
 
     #[test]
     fn the_parts_leave_room_for_what_is_fixed() {

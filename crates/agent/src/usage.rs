@@ -23,10 +23,20 @@ pub fn cpu_seconds() -> Option<f64> {
 /// Resident memory of this process, bytes, without the kernel maps that are mapped: those are
 /// counted for themselves.
 pub fn resident_bytes() -> Option<u64> {
+    let all = all_resident_bytes();
+    (all > 0).then(|| all.saturating_sub(mapped_bytes()))
+}
+
+/// The same with them; 0 where it cannot be read.
+pub fn all_resident_bytes() -> u64 {
+    read_resident().unwrap_or(0)
+}
+
+fn read_resident() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
     let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some((kibibytes * 1024).saturating_sub(mapped_bytes()))
+    Some(kibibytes * 1024)
 }
 
 /// Remembers the last reading, for a rate.

@@ -14,7 +14,9 @@ use crate::bench::process;
 #[derive(Debug, Clone, Default)]
 pub struct Figures {
     pub at: Duration,
-    pub rss: u64,
+    /// Of the agent and its maps, without the worker, which comes and goes.
+    pub bytes: u64,
+    pub worker: u64,
     pub maps: u64,
     pub descriptors: usize,
     pub threads: usize,
@@ -29,6 +31,7 @@ pub struct Figures {
     pub unidentified: f64,
     pub executables: f64,
     pub tables: f64,
+    pub table_bytes: f64,
     pub evicted: f64,
     pub refused: f64,
     pub lost: f64,
@@ -39,7 +42,7 @@ pub struct Figures {
 
 impl Figures {
     /// Names of the columns.
-    pub const HEAD: &'static str = "minute | RSS MiB | maps MiB | fds | threads | CPU % | samples/s | dropped | in flight | residual \
+    pub const HEAD: &'static str = "minute | agent MiB | of it maps | worker | fds | threads | CPU % | samples/s | dropped | in flight | residual \
         | processes | ended | unasked | executables | tables | evicted | refused | lost records";
 
     /// Reads them; `before` is the line before.
@@ -52,7 +55,8 @@ impl Figures {
         let residuals = server.api().accounting();
         let mut now = Self {
             at,
-            rss: process::memory(pid).0,
+            bytes: agent.memory(),
+            worker: (process::memory(pid).0 + process::map_bytes(pid)).saturating_sub(agent.memory()),
             maps: process::map_bytes(pid),
             descriptors: count("fd").context("the agent's descriptors")?,
             threads: count("task").context("the agent's threads")?,
@@ -67,6 +71,7 @@ impl Figures {
             unidentified: tracker("processes_unidentified"),
             executables: tracker("executables"),
             tables: tracker("tables"),
+            table_bytes: tracker("table_bytes"),
             evicted: tracker("processes_evicted") + tracker("tables_evicted"),
             refused: ["processes", "mappings", "executables", "rereads", "tables"]
                 .iter()
@@ -77,15 +82,16 @@ impl Figures {
         };
         if let Some(before) = before {
             let seconds = (now.at - before.at).as_secs_f64();
-            now.cpu_percent = (now.cpu - before.cpu) * 100.0 / seconds;
+            now.cpu_percent = (now.cpu - before.cpu).max(0.0) * 100.0 / seconds;
             now.samples_a_second = (now.taken - before.taken) / seconds;
         }
         Ok(now)
     }
 
-    /// Memory of agent, worker and maps, MiB.
+    /// Memory of the agent and its maps, MiB, but for the unwind tables: other programs on the
+    /// machine add to those, up to their own limit.
     pub fn memory(&self) -> f64 {
-        (self.rss + self.maps) as f64 / f64::from(1 << 20)
+        (self.bytes as f64 - self.table_bytes) / f64::from(1 << 20)
     }
 }
 
@@ -94,10 +100,11 @@ impl fmt::Display for Figures {
         let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
         write!(
             f,
-            "{:6.1} | {:7.1} | {:8.1} | {:3} | {:7} | {:5.2} | {:9.1} | {:7} | {:9} | {:8} | {:9} | {:5} | {:7} | {:11} | {:6} | {:7} | {:7} | {:12}",
+            "{:6.1} | {:9.1} | {:10.1} | {:6.1} | {:3} | {:7} | {:5.2} | {:9.1} | {:7} | {:9} | {:8} | {:9} | {:5} | {:7} | {:11} | {:6} | {:7} | {:7} | {:12}",
             self.at.as_secs_f64() / 60.0,
-            mib(self.rss),
+            mib(self.bytes),
             mib(self.maps),
+            mib(self.worker),
             self.descriptors,
             self.threads,
             self.cpu_percent,

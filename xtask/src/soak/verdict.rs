@@ -64,7 +64,7 @@ mod tests {
         (0..100u64)
             .map(|n| Figures {
                 at: Duration::from_secs(n * 36),
-                rss: memory(n) << 20,
+                bytes: memory(n) << 20,
                 taken: n as f64,
                 acknowledged: n as f64,
                 ..Figures::default()

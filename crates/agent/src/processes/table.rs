@@ -201,6 +201,13 @@ impl Processes {
             process.identified = false;
             self.unidentified.push_back((pid, process.identity.generation));
         }
+        // Those that are gone, or run another image by now, stand in it until it is their turn.
+        if self.unidentified.len() > 2 * self.all.len() + 64 {
+            let all = &self.all;
+            let is_asked =
+                |pid: &u32, g: u64| all.get(pid).is_some_and(|p| !p.identified && p.identity.generation == g);
+            self.unidentified.retain(|(pid, generation)| is_asked(pid, *generation));
+        }
     }
 
     /// Forgets a process but for its name, which late samples may still ask for. Says

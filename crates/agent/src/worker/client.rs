@@ -16,7 +16,7 @@ use std::{
 
 use super::confine::MEMORY_VARIABLE;
 use super::protocol::{ANSWER_HEADER, MAX_ANSWER, MAX_FILE, Request};
-use crate::sys;
+use crate::{memory::Memory, sys, usage};
 
 /// Longest time a worker may take for one request, beside what the file's size allows for.
 pub const TIMEOUT: Duration = Duration::from_secs(20);
@@ -34,21 +34,21 @@ pub struct WorkerCommand {
     pub program: PathBuf,
     /// Its arguments.
     pub arguments: Vec<OsString>,
-    /// Its whole environment.
+    /// Its whole environment, but for what tells it its limit of memory.
     pub environment: Vec<(OsString, OsString)>,
-}
-
-impl WorkerCommand {
-    /// The same with so much memory for what it makes, in bytes.
-    pub fn with_memory(bytes: u64) -> Self {
-        Self { environment: vec![(MEMORY_VARIABLE.into(), bytes.to_string().into())], ..Self::default() }
-    }
+    /// What decides on that limit; without it, it is a large one.
+    pub memory: Option<Memory>,
 }
 
 impl Default for WorkerCommand {
     /// Our own program again, even if its file was replaced meanwhile.
     fn default() -> Self {
-        Self { program: "/proc/self/exe".into(), arguments: vec!["internal-worker".into()], environment: Vec::new() }
+        Self {
+            program: "/proc/self/exe".into(),
+            arguments: vec!["internal-worker".into()],
+            environment: Vec::new(),
+            memory: None,
+        }
     }
 }
 
@@ -176,6 +176,7 @@ fn start(command: &WorkerCommand) -> io::Result<Running> {
         .args(&command.arguments)
         .env_clear()
         .envs(command.environment.iter().map(|(k, v)| (k, v)))
+        .envs(command.memory.map(|m| (MEMORY_VARIABLE, m.worker(usage::all_resident_bytes()).to_string())))
         .stdin(Stdio::from(OwnedFd::from(theirs)))
         .stdout(Stdio::null())
         .stderr(Stdio::null())

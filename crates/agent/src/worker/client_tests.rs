@@ -18,6 +18,7 @@ fn worker(timeout: Duration) -> Worker {
         program: std::env::current_exe().unwrap(),
         arguments: ["worker::client::tests::worker_process", "--exact", "--test-threads=1"].map(Into::into).to_vec(),
         environment: vec![("EVERFLAME_TEST_WORKER".into(), "1".into())],
+        memory: None,
     };
     Worker::new(command, timeout)
 }

@@ -114,6 +114,7 @@ impl Tracking {
             program: std::env::current_exe().unwrap(),
             arguments: ["worker_process", "--exact", "--test-threads=1"].map(Into::into).to_vec(),
             environment: vec![("EVERFLAME_TEST_WORKER".into(), "1".into())],
+            memory: None,
         };
         let taker = Arc::clone(&lists);
         options.indexes = Some(Box::new(move |index| taker.indexes.lock().unwrap().push(index)));

@@ -282,6 +282,39 @@ fn a_full_table_refuses_and_says_so() {
 }
 
 #[test]
+fn who_is_idle_makes_room_and_comes_back_when_a_sample_asks() {
+    if !is_root() {
+        return;
+    }
+    let temp = tempfile::tempdir().unwrap();
+    let file = compile(temp.path(), "late", OBEDIENT, &["-ldl"]);
+    let there = || std::fs::read_dir("/proc").unwrap().flatten().filter(|e| e.path().join("stat").exists()).count();
+    let tracking = Tracking::with(TrackerOptions { max_processes: there() + 20, ..Default::default() });
+    let mut children: Vec<_> = (0..150).map(|_| Command::new("sleep").arg("90").spawn().unwrap()).collect();
+    wait_for("refusals", || tracking.handle.stats().processes_refused > 0);
+    // None that has just come makes room.
+    std::thread::sleep(Duration::from_secs(12));
+    let process = Obedient::start(&mut Command::new(&file));
+    wait_for("its mappings", || {
+        tracking.handle.note_unknown_mapping(process.pid);
+        tracking.entry(process.pid, process.marker).is_some()
+    });
+    assert!(tracking.handle.stats().processes_evicted > 0);
+    let is_known = |pid: u32| tracking.lists.mappings.lock().unwrap().contains_key(&pid);
+    let forgotten =
+        children.iter().map(std::process::Child::id).find(|pid| !is_known(*pid)).expect("not all have room");
+    wait_for("it to come back", || {
+        tracking.handle.note_unknown_mapping(forgotten);
+        is_known(forgotten)
+    });
+    wait_for("its name", || &*tracking.who(forgotten).name == "sleep");
+    for child in &mut children {
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+}
+
+#[test]
 fn no_room_in_the_kernel_is_made_up_for_later() {
     if !is_root() {
         return;
