@@ -57,6 +57,7 @@ enum cfa_kind {
     CFA_DEREF_SP = 5,    /* *(sp + cfa_offset) + cfa_add */
     CFA_END = 6,         /* the return address is undefined: this frame is a root */
     CFA_UNSUPPORTED = 7, /* there is unwind data that cannot be expressed */
+    CFA_REGISTER = 8,    /* register number cfa_add (DWARF's numbers), where it is known, + cfa_offset */
 };
 enum fp_kind {
     FP_SAME = 0,
@@ -68,10 +69,12 @@ enum fp_kind {
 enum ra_kind {
     RA_CFA_8 = 0,        /* at cfa - 8 */
     RA_SP = 1,           /* at sp + ra_offset, sp before this step (signal frames) */
+    RA_REGISTER = 2,     /* in register number ra_offset, where it is known */
 };
 #define RULE_SIGNAL 1    /* the caller's pc is exact, not a return address */
 #define RULE_SWITCH 2    /* the caller is on another stack (Go's system stacks) */
 #define RULE_PEEK 4      /* where a thread stands: look at its code first (peek.h) */
+#define RULE_RBX 8       /* the caller's rbx is at cfa + ra_offset, unchanged where that is 0; else unknown */
 
 struct unwind_rule {
     __u8 cfa;

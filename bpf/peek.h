@@ -59,6 +59,7 @@ static __always_inline int step_by_code(struct walk *w) {
         return stop(w, UNREADABLE_MEMORY);
     if (!ra)
         return stop(w, NO_UNWIND_INFO);
+    w->known = 0;
     w->pc = ra;
     w->sp = sp + words * 8 + 8;
     w->fp = fp;

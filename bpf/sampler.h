@@ -31,12 +31,36 @@ static __always_inline void count_gap(struct counters *c, __u64 now, __u64 tid, 
         c->missed_perhaps_idle += missed;
 }
 
+#define USER_32 0x23 /* code segment of a 32-bit program */
+
+/* Into the walk, in the order of DWARF's numbers. */
+#define TAKE_REGISTERS(w, from)                                                                                        \
+    do {                                                                                                               \
+        (w)->pc = (from)->rip;                                                                                         \
+        (w)->sp = (w)->registers[7] = (from)->rsp;                                                                     \
+        (w)->fp = (w)->registers[6] = (from)->rbp;                                                                     \
+        (w)->registers[0] = (from)->rax;                                                                               \
+        (w)->registers[1] = (from)->rdx;                                                                               \
+        (w)->registers[2] = (from)->rcx;                                                                               \
+        (w)->registers[3] = (from)->rbx;                                                                               \
+        (w)->registers[4] = (from)->rsi;                                                                               \
+        (w)->registers[5] = (from)->rdi;                                                                               \
+        (w)->registers[8] = (from)->r8;                                                                                \
+        (w)->registers[9] = (from)->r9;                                                                                \
+        (w)->registers[10] = (from)->r10;                                                                              \
+        (w)->registers[11] = (from)->r11;                                                                              \
+        (w)->registers[12] = (from)->r12;                                                                              \
+        (w)->registers[13] = (from)->r13;                                                                              \
+        (w)->registers[14] = (from)->r14;                                                                              \
+        (w)->registers[15] = (from)->r15;                                                                              \
+        (w)->known = 0xffff;                                                                                           \
+        (w)->narrow = ((from)->cs & 0xff) == USER_32;                                                                  \
+    } while (0)
+
 /* User registers of the current task, wherever it was interrupted. */
 static __always_inline int user_registers(struct bpf_perf_event_data *ctx, struct task_struct *task, struct walk *w) {
     if ((ctx->regs.cs & 3) == 3) {
-        w->pc = ctx->regs.rip;
-        w->sp = ctx->regs.rsp;
-        w->fp = ctx->regs.rbp;
+        TAKE_REGISTERS(w, &ctx->regs);
         return 1;
     }
     struct pt_regs *at, regs;
@@ -46,9 +70,7 @@ static __always_inline int user_registers(struct bpf_perf_event_data *ctx, struc
         at = BPF_CORE_READ(task, stack) + 16384 - sizeof(struct pt_regs);
     if (bpf_probe_read_kernel(&regs, sizeof(regs), at) || (regs.cs & 3) != 3)
         return 0;
-    w->pc = regs.rip;
-    w->sp = regs.rsp;
-    w->fp = regs.rbp;
+    TAKE_REGISTERS(w, &regs);
     return 1;
 }
 

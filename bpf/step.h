@@ -4,6 +4,7 @@
 #ifndef EVERFLAME_STEP_H
 #define EVERFLAME_STEP_H
 
+#define RBX 3 /* DWARF's number */
 #define CONTINUE 0
 #define STOP 1
 
@@ -90,6 +91,7 @@ static __always_inline int step_by_frame_pointer(struct walk *w) {
         return stop(w, NO_UNWIND_INFO);
     if (!mapping_of(w, words[1] - 1) || !follows_call(words[1]))
         return stop(w, UNVERIFIED_FRAME_POINTER);
+    w->known = 0;
     w->pc = words[1];
     w->fp = words[0];
     w->sp = fp + 16;
@@ -120,6 +122,11 @@ static __always_inline int step_by_rule(struct walk *w, struct unwind_rule *rule
             return stop(w, UNREADABLE_MEMORY);
         cfa += rule->cfa_add;
         break;
+    case CFA_REGISTER:
+        if (!(w->known & 1u << (rule->cfa_add & 15)))
+            return stop(w, NO_UNWIND_INFO);
+        cfa = w->registers[rule->cfa_add & 15] + offset;
+        break;
     case CFA_END:
         return stop(w, COMPLETE);
     default:
@@ -130,7 +137,11 @@ static __always_inline int step_by_rule(struct walk *w, struct unwind_rule *rule
     if (!(rule->flags & (RULE_SIGNAL | RULE_SWITCH)) && cfa <= sp)
         return stop(w, UNVERIFIED_FRAME_POINTER);
     __s64 fp_offset = rule->fp_offset;
-    if (rule->ra == RA_SP) {
+    if (rule->ra == RA_REGISTER) {
+        if (!(w->known & 1u << (rule->ra_offset & 15)))
+            return stop(w, NO_UNWIND_INFO);
+        caller[1] = w->registers[rule->ra_offset & 15];
+    } else if (rule->ra == RA_SP) {
         if (bpf_probe_read_user(&caller[1], 8, (void *)(sp + rule->ra_offset)))
             return stop(w, UNREADABLE_MEMORY);
     } else if (rule->fp == FP_CFA && fp_offset == -16) {
@@ -140,7 +151,7 @@ static __always_inline int step_by_rule(struct walk *w, struct unwind_rule *rule
     } else if (bpf_probe_read_user(&caller[1], 8, (void *)(cfa - 8))) {
         return stop(w, UNREADABLE_MEMORY);
     }
-    if (rule->fp == FP_CFA && !(rule->ra != RA_SP && fp_offset == -16)) {
+    if (rule->fp == FP_CFA && !(rule->ra == RA_CFA_8 && fp_offset == -16)) {
         if (bpf_probe_read_user(&fp, 8, (void *)(cfa + fp_offset)))
             return stop(w, UNREADABLE_MEMORY);
     } else if (rule->fp == FP_SP || rule->fp == FP_FP) {
@@ -150,6 +161,9 @@ static __always_inline int step_by_rule(struct walk *w, struct unwind_rule *rule
     } else if (rule->fp == FP_UNKNOWN) {
         fp = 0; /* what builds on it fails its check, rather than being wrong */
     }
+    w->known &= rule->flags & RULE_RBX ? 1u << RBX : 0;
+    if (w->known && rule->ra_offset && bpf_probe_read_user(&w->registers[RBX], 8, (void *)(cfa + rule->ra_offset)))
+        w->known = 0;
     if (!caller[1])
         return stop(w, NO_UNWIND_INFO);
     w->pc = caller[1];
@@ -182,12 +196,12 @@ __noinline int step(__u32 cpu) {
     }
     __u32 executable = m->executable;
     w->user_taken++;
-    if (executable == EXECUTABLE_ANON) {
-        push(w, pc & 0x7fffffffffffull);
-        return step_by_frame_pointer(w);
-    }
     __u64 address = (pc - m->bias) & ((1ull << FRAME_ADDRESS_BITS) - 1);
-    push(w, (__u64)executable << FRAME_ADDRESS_BITS | address);
+    push(w, executable == EXECUTABLE_ANON ? pc & 0x7fffffffffffull : (__u64)executable << FRAME_ADDRESS_BITS | address);
+    if (w->narrow)
+        return stop(w, NO_UNWIND_INFO);
+    if (executable == EXECUTABLE_ANON)
+        return step_by_frame_pointer(w);
     __u32 *table = bpf_map_lookup_elem(&tables, &executable);
     if (!table || !*table)
         return step_by_frame_pointer(w);

@@ -51,6 +51,8 @@ void everflame_walk(struct host *host) {
     w.count = host->mappings.count;
     w.last = 0;
     w.exact = 1;
+    w.known = 0;
+    w.narrow = 0;
     w.sample.stack = 0;
 
     here = host;

@@ -32,7 +32,9 @@ build truth_cpp_lto g++ cpp/truth.cc "${bare[@]}" -flto
 build deep g++ cpp/deep.cc "${bare[@]}"
 build truth_musl musl-gcc c/truth.c "${bare[@]}" -static
 build libburner.so gcc c/burner.c "${bare[@]}" -shared -fPIC
+build libburner2.so gcc c/burner.c "${bare[@]}" -shared -fPIC -Dlibrary_inner=other_inner
 LIBRARIES=-ldl build dlopened gcc c/dlopened.c "${bare[@]}"
+LIBRARIES=-ldl build swapped gcc c/swapped.c "${bare[@]}"
 LIBRARIES=-lpthread build threads gcc c/threads.c "${bare[@]}"
 build storm gcc c/storm.c "${bare[@]}"
 build brief gcc c/brief.c "${bare[@]}"
@@ -47,6 +49,7 @@ build Truth.class javac java/Truth.java
 for level in 0 1 2 3 s; do build "frames_O$level" gcc c/frames.c "-O$level" -fomit-frame-pointer -g0; done
 build frames_fp gcc c/frames.c -O2 -fno-omit-frame-pointer -g0
 build frames_lto gcc c/frames.c "${bare[@]}" -flto
+build frames_vfork gcc c/frames.c "${bare[@]}"
 build frames_gold gcc c/frames.c "${bare[@]}" -fuse-ld=gold
 build frames_clang "${CLANG:-$(compgen -c clang- | grep -x 'clang-[0-9]*' | sort -V | tail -1)}" c/frames.c "${bare[@]}"
 build frames_static gcc c/frames.c "${bare[@]}" -static

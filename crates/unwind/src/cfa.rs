@@ -1,12 +1,14 @@
 //! The interpreter of call frame programs: from instructions to rows, for the registers that unwinding needs.
 //!
-//! Tracked are the CFA, rbp, rsp and the return address; all else is passed over. A row
+//! Tracked are the CFA, rbp, rbx, rsp and the return address; all else is passed over. A row
 //! is told to the caller as the pc from which a [`Rule`] holds.
 use crate::expression::{Base, Shape, recognise};
-use crate::layout::{RULE_SIGNAL, Rule, cfa, fp, ra};
+use crate::layout::{RULE_RBX, RULE_SIGNAL, Rule, cfa, fp, ra};
 use crate::limits::MAX_REMEMBERED;
 use crate::reader::Reader;
 
+const RCX: u64 = 2;
+const RBX: u64 = 3;
 const RBP: u64 = 6;
 const RSP: u64 = 7;
 
@@ -27,6 +29,7 @@ enum Saved<'a> {
     At(i64),
     Value(i64),
     Expression(&'a [u8]),
+    Register(u64),
     Other,
 }
 
@@ -35,16 +38,19 @@ enum Saved<'a> {
 pub(crate) struct State<'a> {
     cfa: Cfa<'a>,
     fp: Saved<'a>,
+    bx: Saved<'a>,
     sp: Saved<'a>,
     ra: Saved<'a>,
 }
 
 impl<'a> State<'a> {
-    pub const EMPTY: Self = Self { cfa: Cfa::Unset, fp: Saved::Unset, sp: Saved::Unset, ra: Saved::Unset };
+    pub const EMPTY: Self =
+        Self { cfa: Cfa::Unset, fp: Saved::Unset, bx: Saved::Unset, sp: Saved::Unset, ra: Saved::Unset };
 
     fn slot(&mut self, register: u64, ra: u64) -> Option<&mut Saved<'a>> {
         match register {
             RBP => Some(&mut self.fp),
+            RBX => Some(&mut self.bx),
             RSP => Some(&mut self.sp),
             r if r == ra => Some(&mut self.ra),
             _ => None,
@@ -63,12 +69,23 @@ impl<'a> State<'a> {
         }
     }
 
-    /// The row as a rule; what cannot be expressed is [`Rule::UNSUPPORTED`].
-    pub fn rule(&self, signal: bool) -> Rule {
+    /// The row as a rule, which says where rbx is if it is to be followed; what cannot be expressed is
+    /// [`Rule::UNSUPPORTED`].
+    pub fn rule(&self, signal: bool, follow_rbx: bool) -> Rule {
         if matches!(self.ra, Saved::Undefined) {
             return Rule::END;
         }
-        self.express(signal).unwrap_or(Rule::UNSUPPORTED)
+        let rule = self.express(signal).unwrap_or(Rule::UNSUPPORTED);
+        if follow_rbx && rule.ra == ra::CFA_8 { self.with_rbx(rule) } else { rule }
+    }
+
+    fn with_rbx(&self, rule: Rule) -> Rule {
+        let offset = match self.bx {
+            Saved::Unset | Saved::Same => Some(0),
+            Saved::At(offset) => i16::try_from(offset).ok().filter(|offset| *offset != 0),
+            _ => None,
+        };
+        offset.map_or(rule, |offset| Rule { flags: rule.flags | RULE_RBX, ra_offset: offset, ..rule })
     }
 
     fn express(&self, signal: bool) -> Option<Rule> {
@@ -77,10 +94,21 @@ impl<'a> State<'a> {
             Cfa::Unset => None,
             Cfa::Register(RBP, offset) => Some(Shape::Sum(Base::Fp, offset)),
             Cfa::Register(RSP, offset) => Some(Shape::Sum(Base::Sp, offset)),
+            Cfa::Register(number @ 0..16, offset) => Some(Shape::Register(number as i16, offset)),
             Cfa::Register(..) => None,
             Cfa::Expression(code) => recognise(code),
         }?;
         match shape {
+            Shape::Register(number, offset) => {
+                rule.cfa = cfa::REGISTER;
+                rule.cfa_offset = i32::try_from(offset).ok()?;
+                rule.cfa_add = number;
+                // The end of an unwinder's own function, by which it leaves for a landing pad: no
+                // call stands before that.
+                if number as u64 == RCX {
+                    rule.flags |= RULE_SIGNAL;
+                }
+            }
             Shape::Sum(base, offset) => {
                 rule.cfa = if base == Base::Fp { cfa::FP } else { cfa::SP };
                 rule.cfa_offset = i32::try_from(offset).ok()?;
@@ -105,10 +133,15 @@ impl<'a> State<'a> {
                 }
                 _ => rule.fp = fp::UNKNOWN,
             },
-            Saved::Undefined | Saved::Value(_) | Saved::Other => rule.fp = fp::UNKNOWN,
+            Saved::Undefined | Saved::Value(_) | Saved::Register(_) | Saved::Other => rule.fp = fp::UNKNOWN,
         }
         match self.ra {
             Saved::At(-8) => rule.ra = ra::CFA_8,
+            Saved::Register(number @ 0..16) => {
+                rule.ra = ra::REGISTER;
+                rule.ra_offset = number as i16;
+                rule.flags |= RULE_SIGNAL;
+            }
             Saved::Expression(code) => match recognise(code)? {
                 Shape::Sum(Base::Sp, offset) => {
                     rule.ra = ra::SP;
@@ -229,8 +262,7 @@ impl<'a> Program<'a> {
             0x08 => state.set(reader.uleb()?, self.ra, Saved::Same),
             0x09 => {
                 let register = reader.uleb()?;
-                reader.uleb()?;
-                state.set(register, self.ra, Saved::Other);
+                state.set(register, self.ra, Saved::Register(reader.uleb()?));
             }
             // remember_state, restore_state
             0x0a => {

@@ -26,6 +26,8 @@ pub(crate) enum Shape {
     Sum(Base, i64),
     /// *(register + offset) + add
     Deref(Base, i64, i64),
+    /// another register, by its number, + offset; no expression that is recognised here is one
+    Register(i16, i64),
     /// sp + 8 + (8 if (pc & 15) >= the number)
     Plt(u8),
 }

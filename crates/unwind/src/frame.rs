@@ -128,14 +128,14 @@ impl<'a> Frames<'a> {
         }
         let mut remembered = std::mem::take(&mut self.remembered);
         let mut last = None;
-        let this = &*self;
+        let (this, follow_rbx) = (&*self, out.aim == Aim::RowsWithRbx);
         let result = cie.program.run(
             body,
             start,
             &mut remembered,
             |reader| this.pointer(reader, &cie, cie.fde_encoding, start),
             |pc, state| {
-                let rule = state.rule(cie.signal);
+                let rule = state.rule(cie.signal, follow_rbx);
                 if last != Some(rule) {
                     out.row(pc, rule);
                     last = Some(rule);

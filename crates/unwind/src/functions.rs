@@ -114,6 +114,8 @@ pub(crate) enum Aim {
     Ranges,
     /// All rows.
     Rows,
+    /// All rows, each of which says where the caller's rbx is.
+    RowsWithRbx,
     /// All rows but those that the code tells by itself.
     RowsBesideCode,
 }
@@ -122,6 +124,8 @@ pub(crate) enum Aim {
 #[derive(Debug)]
 pub(crate) struct Collector<'l> {
     pub aim: Aim,
+    /// Some frame is found by rbx.
+    pub found_by_rbx: bool,
     pub stats: Stats,
     pub rules: Rules,
     limits: &'l Limits,
@@ -135,6 +139,7 @@ impl<'l> Collector<'l> {
     pub fn new(limits: &'l Limits, code: Vec<Segment<'l>>, aim: Aim) -> Self {
         Self {
             aim,
+            found_by_rbx: false,
             stats: Stats::default(),
             rules: Rules::default(),
             limits,
@@ -173,6 +178,7 @@ impl<'l> Collector<'l> {
         if self.rows.len() > self.limits.max_rows as usize {
             return;
         }
+        self.found_by_rbx |= rule.is_found_by_rbx();
         let rule = self.rules.number(rule);
         self.rows.push(Row { offset, rule });
     }

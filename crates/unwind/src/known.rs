@@ -98,13 +98,15 @@ fn entry(elf: &Elf<'_>, gaps: &[(u64, u64)], out: &mut Collector<'_>) -> Result<
     let at = elf.entry;
     let gap = gaps.iter().find(|(start, end)| *start <= at && at < *end);
     let (Some(&(_, gap_end)), Some(code)) = (gap, elf.bytes_at(at)) else { return Ok(()) };
-    // Libraries may name any code as their entry. The ABI asks a real one to clear rbp first.
+    // Libraries may name any code as their entry. The ABI asks a real one to clear rbp first; glibc's loader
+    // hands its stack to a function, which comes back to be told where the program begins.
     let code = code.strip_prefix(&[0xf3, 0x0f, 0x1e, 0xfa]).unwrap_or(code);
+    let loader = code.starts_with(&[0x48, 0x89, 0xe7, 0xe8]);
     let clears_rbp = code.starts_with(&[0x31, 0xed]) || code.starts_with(&[0x48, 0x31, 0xed]);
-    if !elf.program && !clears_rbp {
+    if !elf.program && !clears_rbp && !loader {
         return Ok(());
     }
-    let mut length = (gap_end - at).min(MAX_ENTRY_BYTES).min(first_call(elf, at));
+    let mut length = (gap_end - at).min(MAX_ENTRY_BYTES).min(ends(elf, at, loader));
     for symbol in elf.symbols() {
         if symbol.address == at && symbol.size > 0 {
             length = symbol.size.min(gap_end - at);
@@ -117,14 +119,16 @@ fn entry(elf: &Elf<'_>, gaps: &[(u64, u64)], out: &mut Collector<'_>) -> Result<
     root(at, length, out)
 }
 
-/// Bytes up to the end of the first call or jump: an entry point prepares one, and nothing comes back.
-fn first_call(elf: &Elf<'_>, entry: u64) -> u64 {
+/// Bytes up to the end of the first jump, or call where nothing comes back: an entry point prepares one.
+fn ends(elf: &Elf<'_>, entry: u64, calls_return: bool) -> u64 {
     let mut length = 0;
     while length < MAX_ENTRY_BYTES {
         let Some(instruction) = elf.bytes_at(entry.saturating_add(length)).and_then(decode) else { break };
         length += u64::from(instruction.length);
-        if matches!(instruction.effect, Effect::Call(_) | Effect::Jump(_) | Effect::Stop) {
-            return length;
+        match instruction.effect {
+            Effect::Call(_) if calls_return => {}
+            Effect::Call(_) | Effect::Jump(_) | Effect::Stop => return length,
+            _ => {}
         }
     }
     MAX_ENTRY_BYTES

@@ -31,6 +31,11 @@ pub const RULE_SIGNAL: u8 = 1;
 pub const RULE_SWITCH: u8 = 2;
 /// `unwind_rule.flags`: where a thread stands, its code is looked at first ([`crate::peek`]).
 pub const RULE_PEEK: u8 = 4;
+/// `unwind_rule.flags`: the caller's rbx is at cfa + `ra_offset`, unchanged where that is 0.
+pub const RULE_RBX: u8 = 8;
+
+/// DWARF's number of rbx.
+pub const RBX: i16 = 3;
 
 /// How the canonical frame address is found.
 pub mod cfa {
@@ -50,6 +55,8 @@ pub mod cfa {
     pub const END: u8 = 6;
     /// There is unwind data that cannot be expressed.
     pub const UNSUPPORTED: u8 = 7;
+    /// Register number `cfa_add`, where it is known, + `cfa_offset`.
+    pub const REGISTER: u8 = 8;
 }
 
 /// Where the caller's frame pointer is.
@@ -72,6 +79,8 @@ pub mod ra {
     pub const CFA_8: u8 = 0;
     /// At sp + `ra_offset`, sp before this step.
     pub const SP: u8 = 1;
+    /// In register number `ra_offset`, where it is known.
+    pub const REGISTER: u8 = 2;
 }
 
 /// One way to unwind a frame: `struct unwind_rule`.
@@ -84,15 +93,15 @@ pub struct Rule {
     pub fp: u8,
     /// One of [`ra`].
     pub ra: u8,
-    /// [`RULE_SIGNAL`], [`RULE_SWITCH`], [`RULE_PEEK`].
+    /// [`RULE_SIGNAL`], [`RULE_SWITCH`], [`RULE_PEEK`], [`RULE_RBX`].
     pub flags: u8,
     /// Bytes; see [`cfa`].
     pub cfa_offset: i32,
     /// Bytes; see [`fp`].
     pub fp_offset: i32,
-    /// Bytes; see [`ra`].
+    /// Bytes, or a register; see [`ra`] and [`RULE_RBX`].
     pub ra_offset: i16,
-    /// Bytes added after the dereference.
+    /// Bytes added after the dereference, or a register.
     pub cfa_add: i16,
 }
 
@@ -127,6 +136,11 @@ impl Rule {
         self.fp = fp::CFA;
         self.fp_offset = offset;
         self
+    }
+
+    /// Whether the frame is found by a register that functions below it may have saved.
+    pub fn is_found_by_rbx(self) -> bool {
+        self.cfa == cfa::REGISTER && self.cfa_add == RBX
     }
 
     /// As it lies in a table.

@@ -45,6 +45,9 @@ use functions::{Aim, Collector};
 pub fn convert(elf: &[u8], limits: &Limits) -> Result<Table, Error> {
     let elf = Elf::parse(elf)?;
     let functions = collect(&elf, limits, Aim::RowsBesideCode)?;
+    if functions.found_by_rbx && functions.stats.fdes <= limits::MAX_FOLLOWED {
+        return finish(collect(&elf, limits, Aim::RowsWithRbx)?, limits);
+    }
     if functions.code_tells_enough() {
         return finish(functions, limits);
     }

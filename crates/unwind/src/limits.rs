@@ -19,6 +19,8 @@ impl Default for Limits {
 
 /// Executable segments looked at; real files have one or two.
 pub(crate) const MAX_CODE_SEGMENTS: usize = 64;
+/// Files of up to this many functions are read once more where a frame is found by rbx: the loader is one.
+pub(crate) const MAX_FOLLOWED: u64 = 4096;
 /// Nested `DW_CFA_remember_state`; compilers use one.
 pub(crate) const MAX_REMEMBERED: usize = 32;
 /// Code bytes searched for signal trampolines that have no unwind data.
@@ -28,7 +30,7 @@ pub(crate) const MAX_INSTRUCTIONS: usize = 1 << 19;
 /// Code with unwind data that is searched for calls to code without.
 pub(crate) const MAX_COVERED_BYTES: u64 = 8 << 20;
 /// Bytes that an entry point without unwind data and without symbol is taken to be long, at most.
-pub(crate) const MAX_ENTRY_BYTES: u64 = 64;
+pub(crate) const MAX_ENTRY_BYTES: u64 = 128;
 /// A gap between two functions up to this many bytes is padding and keeps the rule before it.
 pub(crate) const MAX_PADDING: u64 = 32;
 /// Rules one table can number.

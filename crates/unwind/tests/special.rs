@@ -49,6 +49,21 @@ fn glibc_clone_is_a_root() {
 }
 
 #[test]
+fn the_loader_is_a_root_until_it_jumps_to_the_program() {
+    let Some(path) = common::find("the loader", &["/lib64/ld-linux-x86-64.so.2".into()]) else { return };
+    let bytes = read(&path);
+    let table = table(&bytes);
+    let entry = object::File::parse(&*bytes).expect("ELF").entry();
+    // mov rdi, rsp; call _dl_start; ... call _dl_init; ... jmp r12
+    let (text, code) = section(&bytes, ".text");
+    let start = (entry - text) as usize;
+    let jump = code[start..].windows(3).position(|w| w == [0x41, 0xff, 0xe4]).expect("it jumps") as u64;
+    for pc in [entry, entry + 7, entry + jump - 1, entry + jump] {
+        assert_eq!(table.lookup(pc), Rule::END, "{pc:#x}");
+    }
+}
+
+#[test]
 fn beginnings_of_contexts_and_of_musls_threads_are_roots() {
     let bytes = libc();
     let (text, code) = section(&bytes, ".text");

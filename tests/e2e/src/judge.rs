@@ -107,7 +107,7 @@ impl Judge {
     pub fn is_root(&self, address: u64) -> bool {
         let Some(start) = self.function(address) else {
             // Beginnings without unwind data: of a program, of a context (the byte before it).
-            return (self.entry..self.entry + 32).contains(&address) || self.contexts.contains(&(address + 1));
+            return (self.entry..self.entry + 64).contains(&address) || self.contexts.contains(&(address + 1));
         };
         self.roots.contains(&start) || self.function(self.entry) == Some(start)
     }

@@ -1,7 +1,7 @@
 //! What the tests of this crate share: finding real files, and the oracle's view of a file.
 #![allow(dead_code)]
 use everflame_unwind::Rule;
-use everflame_unwind::layout::{RULE_SIGNAL, cfa, fp, ra};
+use everflame_unwind::layout::{RULE_RBX, RULE_SIGNAL, cfa, fp, ra};
 use everflame_unwind::peek::WINDOW;
 use gimli::{CfaRule, Register, RegisterRule, UnwindSection};
 use object::{Object, ObjectSection, ObjectSegment};
@@ -85,6 +85,7 @@ pub fn oracle(bytes: &[u8]) -> (Vec<(u64, u64)>, Vec<Expected>) {
     let frames = gimli::EhFrame::new(data, gimli::LittleEndian);
     let mut context = gimli::UnwindContext::new();
     let (mut ranges, mut rows) = (Vec::new(), Vec::new());
+    let (mut saved, mut by_rbx) = (Vec::new(), false);
     let mut entries = frames.entries(&bases);
     while let Some(entry) = entries.next().expect("entries are well formed") {
         let gimli::CieOrFde::Fde(partial) = entry else { continue };
@@ -94,7 +95,22 @@ pub fn oracle(bytes: &[u8]) -> (Vec<(u64, u64)>, Vec<Expected>) {
         let mut table = fde.rows(&frames, &bases, &mut context).expect("rows");
         while let Some(row) = table.next_row().expect("row") {
             let rule = rule_of(row, fde.is_signal_trampoline(), &frames);
+            let rbx = match row.register(Register(3)) {
+                None | Some(RegisterRule::SameValue) => Some(0),
+                Some(RegisterRule::Offset(offset)) if offset != 0 => Some(offset as i16),
+                _ => None,
+            };
+            by_rbx |= rule.is_found_by_rbx();
             rows.push(Expected { start: row.start_address(), end: row.end_address(), rule });
+            saved.push(rbx);
+        }
+    }
+    // In small files in which some frame is found by rbx, all rules say where it is.
+    if by_rbx && ranges.len() <= 4096 {
+        for (Expected { rule, .. }, rbx) in rows.iter_mut().zip(saved) {
+            if let (Some(offset), true) = (rbx, rule.ra == ra::CFA_8 && rule.cfa != cfa::END) {
+                (rule.flags, rule.ra_offset) = (rule.flags | RULE_RBX, offset);
+            }
         }
     }
     (ranges, rows)
@@ -114,6 +130,11 @@ fn rule_of(row: &gimli::UnwindTableRow<usize>, signal: bool, frames: &gimli::EhF
         CfaRule::RegisterAndOffset { register, offset } if *register == rbp => {
             (rule.cfa, rule.cfa_offset) = (cfa::FP, *offset as i32);
         }
+        CfaRule::RegisterAndOffset { register, offset } if register.0 < 16 => {
+            (rule.cfa, rule.cfa_offset, rule.cfa_add) = (cfa::REGISTER, *offset as i32, register.0 as i16);
+            // rcx: the end of an unwinder's function, which leaves for a landing pad.
+            rule.flags |= if register.0 == 2 { RULE_SIGNAL } else { 0 };
+        }
         CfaRule::RegisterAndOffset { .. } => return Rule::UNSUPPORTED,
         CfaRule::Expression(x) => match code(x)[..] {
             [0x77, 8, 0x80, 0, 0x3f, 0x1a, at, 0x2a, 0x33, 0x24, 0x22] => {
@@ -132,8 +153,15 @@ fn rule_of(row: &gimli::UnwindTableRow<usize>, signal: bool, frames: &gimli::EhF
             },
         },
     }
+    // longjmp: the caller's sp is not the CFA.
+    if matches!(row.register(rsp), Some(RegisterRule::Register(_))) {
+        return Rule::UNSUPPORTED;
+    }
     match row.register(rip) {
         Some(RegisterRule::Offset(-8)) => {}
+        Some(RegisterRule::Register(register)) if register.0 < 16 => {
+            (rule.ra, rule.ra_offset, rule.flags) = (ra::REGISTER, register.0 as i16, rule.flags | RULE_SIGNAL);
+        }
         Some(RegisterRule::Expression(x)) => match simple(&code(&x)) {
             Some((base, offset, None)) if base == rsp => (rule.ra, rule.ra_offset) = (ra::SP, offset as i16),
             _ => return Rule::UNSUPPORTED,

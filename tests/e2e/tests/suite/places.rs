@@ -4,6 +4,7 @@
 use std::process::Command;
 use std::time::Duration;
 
+use everflame_tests::graph::Path;
 use everflame_tests::machine::{need_program, need_root, wait_for};
 use everflame_tests::target::built;
 use everflame_tests::{Everflame, Outcome, Target};
@@ -25,6 +26,33 @@ pub fn library_loaded_late() -> Outcome {
         whole * 100 >= leaf * 99,
         "{whole} of {leaf} samples are whole:\n{}",
         graph.heaviest(|path| !path.has("main"))
+    );
+    Ok(())
+}
+
+pub fn library_in_the_place_of_another() -> Outcome {
+    need_root()?;
+    let path = built("swapped")?;
+    let libraries = [built("libburner.so")?, built("libburner2.so")?];
+    let [first, second] = libraries.each_ref().map(|library| library.to_str().unwrap());
+    let up = Everflame::up(499);
+    let truth = Target::start(&path, &[first, second, "2", "2"]).truth();
+    let query = "{process=\"swapped\"}";
+    up.api().settle(query, Duration::from_secs(4));
+    let graph = up.api().graph(query);
+    let (one, other) = (graph.count(|path| path.has("library_inner")), graph.count(|path| path.has("other_inner")));
+    println!("swapped: {truth}, {one} samples in the first library, {other} in the second, {:?}", graph.incomplete);
+    assert_eq!(truth["same"], true, "the second library is elsewhere: this shows nothing");
+    // Two seconds and four. Until the news of the second has come, its samples are taken for the
+    // first's: a fifth of a second is the most that may be.
+    let late = 499 / 5;
+    assert!((700..=998 + late).contains(&one) && other >= 1400, "{}", graph.heaviest(|_| true));
+    let whole = |path: &Path| path.has_chain(&["main", "with", "in_library"]) || path.marked();
+    assert_eq!(
+        graph.count(|path| path.has("other_inner") && !whole(path)),
+        0,
+        "{}",
+        graph.heaviest(|path| !whole(path))
     );
     Ok(())
 }

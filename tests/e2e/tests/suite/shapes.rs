@@ -2,23 +2,38 @@
 
 use std::time::Duration;
 
+use everflame_tests::graph::Path;
 use everflame_tests::machine::need_root;
 use everflame_tests::target::built;
 use everflame_tests::{Everflame, Outcome, Target};
 
-pub fn recursion_of_300() -> Outcome {
+pub fn deep_recursion() -> Outcome {
     need_root()?;
     let path = built("deep")?;
     let up = Everflame::up(199);
-    Target::start(&path, &["5", "2"]).truth();
+    let animals = ["300", "2000"].map(|depth| Target::start(&path, &["5", "2", depth]));
+    let pids = animals.map(|animal| {
+        let pid = animal.pid();
+        animal.truth();
+        pid
+    });
     let query = "{process=\"deep\"}";
     up.api().settle(query, Duration::from_secs(4));
-    let graph = up.api().graph(query);
+    let graph = up.api().graph(&format!("{{pid=\"{}\"}}", pids[0]));
     let bottom = graph.count(|path| path.has("bottom"));
     let whole =
         graph.count(|path| path.has_chain(&["main", "dig", "bottom"]) && path.times("dig") == 301 && !path.marked());
     assert!(bottom >= 600, "only {bottom} samples below the recursion");
     assert_eq!(whole, bottom, "stacks that lack frames:\n{}", graph.heaviest(|path| path.times("dig") != 301));
+
+    // Deeper than any stack is followed: said, and what there is of it is what is nearest.
+    let graph = up.api().graph(&format!("{{pid=\"{}\"}}", pids[1]));
+    let bottom = graph.count(|path| path.has("bottom"));
+    let native = |path: &Path| path.frames.iter().filter(|frame| frame.kind == "native").count();
+    let cut =
+        graph.count(|path| path.has_chain(&["[incomplete: depth_limit]", "dig", "bottom"]) && native(path) == 1024);
+    assert!(bottom >= 600, "only {bottom} samples below the deeper recursion");
+    assert_eq!(cut, bottom, "stacks of another depth:\n{}", graph.heaviest(|path| native(path) != 1024));
     Ok(())
 }
 
