@@ -29,6 +29,7 @@ pub fn measure(repository: &Path) -> Result<Value> {
             "file": name,
             "functions": stats.fdes,
             "raw_rows": stats.raw_rows,
+            "left_out": stats.left_out,
             "rows": stats.rows,
             "unsupported_rows": stats.unsupported_rows,
             "bytes": table.bytes().len(),
@@ -48,6 +49,7 @@ fn files(repository: &Path) -> Vec<(&'static str, PathBuf)> {
         ("envoy 1.40", repository.join("tests/.cache/envoy")),
         ("libjvm", found("/usr/lib/jvm/*/lib/server/libjvm.so")),
         ("node", found("/usr/bin/node")),
+        ("librustc_driver", found("$HOME/.rustup/toolchains/*/lib/librustc_driver-*.so")),
         ("CPython", found("/usr/bin/python3")),
         ("libc", found("/lib/x86_64-linux-gnu/libc.so.6")),
     ]
