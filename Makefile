@@ -14,7 +14,7 @@ export PATH := $(CURDIR)/.tools/bin:$(HOME)/.cargo/bin:$(PATH)
 export CLANG ?= $(firstword $(wildcard $(foreach v,21 20 19 18 17 16 15,/usr/bin/clang-$(v))) clang)
 CLANG_FORMAT ?= $(firstword $(wildcard $(subst clang-,clang-format-,$(CLANG))) clang-format)
 
-.PHONY: help build run test test-quick lint format fuzz bench soak screenshot clean setup
+.PHONY: help build run test test-quick test-kernels lint format fuzz bench soak screenshot clean setup
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 22
@@ -58,6 +58,10 @@ test: build tests/browser/node_modules/.complete ## every test: units, then end 
 
 test-quick: build ## the tests that need neither root nor other programs
 	@scripts/test.sh quick
+
+test-kernels: ## the agent in virtual machines with every kernel of the matrix (docs/kernels.md)
+	@scripts/setup.sh test
+	EVERFLAME_KERNELS=all cargo test --release --package everflame-kernels
 
 lint: ui/dist/index.html ## formatting, clippy, tidy, the page's types
 	@scripts/setup.sh lint

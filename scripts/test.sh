@@ -8,7 +8,7 @@ trap 'rm -f "$log"' EXIT
 broken=0
 
 everything=(--workspace)
-[ "${1:-}" = quick ] && everything=(--workspace --exclude everflame-tests)
+[ "${1:-}" = quick ] && everything=(--workspace --exclude everflame-tests --exclude everflame-kernels)
 
 cargo test --release --no-fail-fast "${everything[@]}" 2>&1 | tee "$log"
 [ "${PIPESTATUS[0]}" = 0 ] || broken=1

@@ -27,6 +27,7 @@ pub struct Recorder {
     sampling: Sampling,
     aggregate: Aggregate,
     indexes: Arc<Mutex<HashMap<ContentId, Vec<u8>>>>,
+    own: u64,
 }
 
 /// What was recorded.
@@ -38,6 +39,8 @@ pub struct Recording {
     pub indexes: HashMap<ContentId, Vec<u8>>,
     /// Samples that were lost because the ring was full.
     pub lost: u64,
+    /// Samples of this process itself, which are left out.
+    pub own: u64,
 }
 
 impl Recorder {
@@ -57,7 +60,7 @@ impl Recorder {
         while !(sampling.tracker().ready() && sampling.tracker().has_tables()) && Instant::now() < until {
             std::thread::sleep(Duration::from_millis(10));
         }
-        Ok(Self { sampling, aggregate: Aggregate::unbounded(&config.node), indexes })
+        Ok(Self { sampling, aggregate: Aggregate::unbounded(&config.node), indexes, own: 0 })
     }
 
     /// Samples these processes and the children they will have (where the sampler was told
@@ -99,14 +102,18 @@ impl Recorder {
         let lost = self.sampling.counters().sums().ring_full;
         self.sampling.tracker().stop();
         let indexes = std::mem::take(&mut *self.indexes.lock().unwrap_or_else(PoisonError::into_inner));
-        Ok(Recording { batch: self.aggregate.seal().unwrap_or_default(), indexes, lost })
+        Ok(Recording { batch: self.aggregate.seal().unwrap_or_default(), indexes, lost, own: self.own })
     }
 
     fn add(&mut self, turn: Turn) {
         self.aggregate.look_at_clock();
         let own = std::process::id();
-        for sample in turn.samples.iter().filter(|s| s.pid != own) {
-            self.aggregate.add(sample, self.sampling.describer());
+        for sample in &turn.samples {
+            if sample.pid == own {
+                self.own += 1;
+            } else {
+                self.aggregate.add(sample, self.sampling.describer());
+            }
         }
     }
 }

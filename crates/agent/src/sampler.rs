@@ -102,7 +102,7 @@ impl Sampler {
         let ring = self.programs.ring_reader()?;
         let counters = self.programs.counters()?;
         let tracker = Tracker::start(tracker, Box::new(pool), Box::new(tables))?;
-        let clock = self.programs.start_clock(self.options.rate)?;
+        let clock = self.programs.start_clock(self.options.rate, &counters)?;
         let now = Instant::now();
         Ok(Sampling {
             describer: Describer::new(tracker.clone()),
@@ -218,7 +218,7 @@ impl Sampling {
         if now - self.cpus_seen > CPUS_EVERY {
             self.cpus_seen = now;
             self.presence.say_others();
-            if let Err(e) = clock.follow_cpus(&self.programs) {
+            if let Err(e) = clock.follow_cpus(&self.programs, &self.counters) {
                 tracing::warn!("a CPU that came is not sampled: {e}");
             }
         }

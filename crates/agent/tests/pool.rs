@@ -258,7 +258,7 @@ fn a_walk_notices_that_its_run_is_others() {
     let child: u32 = line.trim().parse().unwrap();
 
     let mut ring = programs.ring_reader().unwrap();
-    let clock = programs.start_clock(997).unwrap();
+    let clock = programs.start_clock(997, &programs.counters().unwrap()).unwrap();
     let mut look = || {
         let _ = ring.drain();
         let begin = Instant::now();

@@ -103,7 +103,7 @@ fn whole_stacks_without_frame_pointers_and_an_exact_account() {
 
     let counters = programs.counters().expect("counters");
     let mut ring = programs.ring_reader().expect("a ring");
-    let clock = programs.start_clock(997).expect("a clock");
+    let clock = programs.start_clock(997, &counters).expect("a clock");
     let begin = Instant::now();
     let mut samples = Vec::new();
     while begin.elapsed() < Duration::from_secs(2) {

@@ -1,8 +1,9 @@
 //! The CPU clocks that tick the sampler: one software event a CPU, as CPUs come and go.
 
 use std::{
-    fs, io,
-    os::fd::{AsRawFd, FromRawFd, OwnedFd},
+    fs::{self, File},
+    io::{self, Read},
+    os::fd::{AsRawFd, FromRawFd},
 };
 
 use libbpf_rs::Link;
@@ -20,8 +21,16 @@ const FLAG_FD_CLOEXEC: libc::c_ulong = 8;
 #[derive(Debug)]
 struct CpuClock {
     cpu: u32,
-    fd: OwnedFd,
-    _link: Option<Link>,
+    event: File,
+    _link: Link,
+}
+
+/// Whether an event of the CPU's clock counts. The kernel takes events off a CPU that goes, and
+/// does not put them back when it comes again.
+pub(super) fn counts(mut event: &File) -> bool {
+    let (mut once, mut again) = ([0; 8], [0; 8]);
+    let read = matches!((event.read(&mut once), event.read(&mut again)), (Ok(8), Ok(8)));
+    read && again != once
 }
 
 /// One event a CPU. Dropping it ends the ticks.
@@ -40,8 +49,8 @@ impl Clock {
         Ok(Self { period, clocks: Vec::new(), round: 0, seed })
     }
 
-    pub(super) fn attach(mut self, programs: &Programs) -> Result<Self, BpfError> {
-        self.follow_cpus(programs)?;
+    pub(super) fn attach(mut self, programs: &Programs, counters: &CounterMap) -> Result<Self, BpfError> {
+        self.follow_cpus(programs, counters)?;
         Ok(self)
     }
 
@@ -55,21 +64,23 @@ impl Clock {
         self.clocks.len() as u32
     }
 
-    /// Opens clocks on CPUs that came and forgets those that went.
-    pub fn follow_cpus(&mut self, programs: &Programs) -> Result<(), BpfError> {
+    /// Opens clocks on CPUs that came, or came back, and forgets those that went.
+    pub fn follow_cpus(&mut self, programs: &Programs, counters: &CounterMap) -> Result<(), BpfError> {
         let online = online_cpus();
-        self.clocks.retain(|clock| online.contains(&clock.cpu));
+        self.clocks.retain(|clock| online.contains(&clock.cpu) && counts(&clock.event));
         for cpu in online {
             if self.clocks.iter().any(|clock| clock.cpu == cpu) {
                 continue;
             }
-            let fd = match open_event(cpu, self.period) {
-                Ok(fd) => fd,
+            let event = match open_event(cpu, self.period) {
+                Ok(event) => event,
                 Err(e) if e.raw_os_error() == Some(libc::ENODEV) => continue, // it went meanwhile
                 Err(source) => return Err(BpfError::Clock { cpu, source }),
             };
-            let link = programs.attach_sampler(fd.as_raw_fd())?;
-            self.clocks.push(CpuClock { cpu, fd, _link: Some(link) });
+            // No tick was missed on a CPU that was not there.
+            counters.rearm(cpu);
+            let link = programs.attach_sampler(event.as_raw_fd())?;
+            self.clocks.push(CpuClock { cpu, event, _link: link });
         }
         Ok(())
     }
@@ -92,13 +103,13 @@ impl Clock {
             let period = if longer { self.period + part } else { self.period - part };
             counters.rearm(clock.cpu);
             // SAFETY: the request reads one u64 from the pointer; the descriptor is open.
-            unsafe { libc::ioctl(clock.fd.as_raw_fd(), IOC_PERIOD, &period) };
+            unsafe { libc::ioctl(clock.event.as_raw_fd(), IOC_PERIOD, &period) };
         }
         self.round += 1;
     }
 }
 
-fn open_event(cpu: u32, period: u64) -> io::Result<OwnedFd> {
+fn open_event(cpu: u32, period: u64) -> io::Result<File> {
     let mut attributes = libbpf_sys::perf_event_attr {
         type_: libbpf_sys::PERF_TYPE_SOFTWARE,
         size: size_of::<libbpf_sys::perf_event_attr>() as u32,
@@ -112,7 +123,7 @@ fn open_event(cpu: u32, period: u64) -> io::Result<OwnedFd> {
         return Err(io::Error::last_os_error());
     }
     // SAFETY: the kernel has just given us this descriptor.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+    Ok(unsafe { File::from_raw_fd(fd as i32) })
 }
 
 /// CPUs that are online, from the list in sysfs (`0-3,8`).

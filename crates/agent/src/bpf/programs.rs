@@ -9,7 +9,8 @@ use super::{
     tables::TableSpace,
 };
 
-static OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/everflame.bpf.o"));
+/// The object as it is compiled from `bpf/`.
+pub static OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/everflame.bpf.o"));
 
 /// How the kernel side is set up.
 #[derive(Debug, Clone)]
@@ -183,8 +184,8 @@ impl Programs {
     }
 
     /// Starts to sample every online CPU at `rate` a second.
-    pub fn start_clock(&self, rate: u32) -> Result<Clock, BpfError> {
-        Clock::start(rate)?.attach(self)
+    pub fn start_clock(&self, rate: u32, counters: &CounterMap) -> Result<Clock, BpfError> {
+        Clock::start(rate)?.attach(self, counters)
     }
 
     /// Attaches the sampler to an open event.

@@ -3,12 +3,16 @@
 //! what is in them.
 
 use std::{
+    fs::File,
     io,
-    os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd},
     sync::atomic::{AtomicU64, Ordering},
 };
 
-use super::{BpfError, clock::online_cpus};
+use super::{
+    BpfError,
+    clock::{counts, online_cpus},
+};
 
 /// Pages of a ring on a machine with few CPUs, and at least.
 const MOST_PAGES: usize = 64;
@@ -22,7 +26,7 @@ const FLAG_FD_CLOEXEC: libc::c_ulong = 8;
 #[derive(Debug)]
 struct Ring {
     cpu: u32,
-    event: OwnedFd,
+    event: File,
     base: *mut libc::c_void,
     page: usize,
     /// Bytes of records, a power of two.
@@ -113,11 +117,11 @@ impl SideBand {
         Ok(band)
     }
 
-    /// Opens rings on CPUs that came and closes those of CPUs that went. Says whether any came:
+    /// Opens rings on CPUs that came, or came back, and closes those of CPUs that went. Says whether any came:
     /// what ran there before now was not seen.
     pub fn follow_cpus(&mut self) -> Result<bool, BpfError> {
         let online = online_cpus();
-        self.rings.retain(|ring| online.contains(&ring.cpu));
+        self.rings.retain(|ring| online.contains(&ring.cpu) && counts(&ring.event));
         let mut came = false;
         for cpu in online {
             if self.rings.iter().any(|ring| ring.cpu == cpu) {
@@ -151,11 +155,12 @@ impl SideBand {
     }
 }
 
-fn open_event(cpu: u32) -> io::Result<OwnedFd> {
+fn open_event(cpu: u32) -> io::Result<File> {
     let mut attributes = libbpf_sys::perf_event_attr {
         type_: libbpf_sys::PERF_TYPE_SOFTWARE,
         size: size_of::<libbpf_sys::perf_event_attr>() as u32,
-        config: u64::from(libbpf_sys::PERF_COUNT_SW_DUMMY),
+        // It does not tick, having no period, but its count says whether the event is alive.
+        config: u64::from(libbpf_sys::PERF_COUNT_SW_CPU_CLOCK),
         // Just the time behind each record: `processes/records.rs` relies on it.
         sample_type: u64::from(libbpf_sys::PERF_SAMPLE_TIME),
         clockid: libc::CLOCK_MONOTONIC,
@@ -178,5 +183,5 @@ fn open_event(cpu: u32) -> io::Result<OwnedFd> {
         return Err(io::Error::last_os_error());
     }
     // SAFETY: the kernel has just given us this descriptor.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+    Ok(unsafe { File::from_raw_fd(fd as i32) })
 }

@@ -123,7 +123,8 @@ fn limits_up_from(mount: &str, path: &str, file: &str) -> Vec<u64> {
 }
 
 pub fn sampler() -> Check {
-    let started = Programs::load(&ProgramOptions::default()).and_then(|programs| programs.start_clock(1).map(|_| ()));
+    let started = Programs::load(&ProgramOptions::default())
+        .and_then(|programs| programs.start_clock(1, &programs.counters()?).map(|_| ()));
     match started {
         Ok(()) => Check::ok("sampler", format!("loads, verifies and ticks on {} CPUs", online_cpus().len())),
         Err(e) => Check::fail("sampler", e.to_string(), "see the checks above"),

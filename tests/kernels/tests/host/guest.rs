@@ -1,0 +1,152 @@
+//! Builds a guest's file system, boots it in an emulator, and reads what it tells.
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use everflame_tests::machine::need_program;
+use everflame_tests::{Skip, target};
+use serde_json::Value;
+
+use super::archive::Archive;
+use super::image::Kernel;
+
+/// A guest that takes longer than this hangs: one takes about half a minute.
+const LIMIT: Duration = Duration::from_secs(240);
+
+/// Names under which programs run in the guest, and what they are.
+const PROGRAMS: [(&str, &str); 8] = [
+    ("truth_cpp", "truth_cpp"),
+    ("truth_musl", "truth_musl"),
+    ("deep", "deep"),
+    ("signals", "signals"),
+    ("during_1", "truth_cpp"),
+    ("during_2", "truth_cpp"),
+    ("after_1", "truth_cpp"),
+    ("after_2", "truth_cpp"),
+];
+
+/// What dynamic programs need, and where the host has it.
+const LIBRARIES: [&str; 4] = ["libc.so.6", "libm.so.6", "libstdc++.so.6", "libgcc_s.so.1"];
+const LIBRARY_FOLDERS: [&str; 2] = ["/lib/x86_64-linux-gnu", "/usr/lib/x86_64-linux-gnu"];
+const LOADER: &str = "/lib64/ld-linux-x86-64.so.2";
+
+/// What a guest told.
+#[derive(Debug)]
+pub struct Told {
+    pub kernel: String,
+    pub verifier: Value,
+    pub scenes: Value,
+}
+
+/// Ends the emulator with the test.
+struct Emulator(Child);
+
+impl Drop for Emulator {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Lines of the console that wait to be read.
+const LINES: usize = 1_000;
+
+/// Times that a guest is booted again when the emulator broke its kernel.
+const BOOTS: u32 = 3;
+
+/// Boots the guest and waits for its end.
+pub fn run(kernel: &Kernel) -> Result<Told, Skip> {
+    need_program("qemu-system-x86_64")?;
+    let folder = tempfile::tempdir().unwrap();
+    let files = folder.path().join("initrd");
+    std::fs::write(&files, file_system()?).unwrap();
+    for boot in 1.. {
+        let (told, log) = boot_once(kernel, &files);
+        let member = |name: &str| told.iter().find(|(what, _)| what == name).map(|(_, value)| value.clone());
+        if let (Some(name), Some(verifier), Some(scenes)) = (member("kernel"), member("verifier"), member("scenes")) {
+            return Ok(Told { kernel: name.as_str().unwrap_or_default().to_owned(), verifier, scenes });
+        }
+        let error = member("error").map_or_else(|| log.join("\n"), |error| error.to_string());
+        // While a kernel patches its own code, this emulator may run a breakpoint that is not
+        // there any more. Kernels without kprobes' check for that fall over it.
+        if boot < BOOTS && log.iter().any(|line| line.contains("Oops: int3")) {
+            println!("{}: the emulator ran a breakpoint that had gone: booting again", kernel.package);
+            continue;
+        }
+        panic!("the guest with {} did not come to its end: {error}", kernel.package);
+    }
+    unreachable!("the last boot returns or panics")
+}
+
+fn boot_once(kernel: &Kernel, files: &Path) -> (Vec<(String, Value)>, Vec<String>) {
+    let mut child = emulator(&kernel.image, files)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::inherit())
+        .spawn()
+        .unwrap_or_else(|error| panic!("the emulator cannot be started: {error}"));
+    let console = child.stdout.take().expect("piped");
+    let _emulator = Emulator(child);
+    listen(console)
+}
+
+/// Lines of the console until it is closed: what the guest told, and all else.
+fn listen(console: impl std::io::Read + Send + 'static) -> (Vec<(String, Value)>, Vec<String>) {
+    let (sender, lines) = mpsc::sync_channel(LINES);
+    std::thread::spawn(move || {
+        let mut reader = BufReader::new(console);
+        let mut line = Vec::new();
+        while matches!(reader.read_until(b'\n', &mut line), Ok(n) if n > 0) {
+            if sender.send(String::from_utf8_lossy(&line).trim().to_owned()).is_err() {
+                return;
+            }
+            line.clear();
+        }
+    });
+    let (start, mut told, mut log) = (Instant::now(), Vec::new(), Vec::new());
+    while let Ok(line) = lines.recv_timeout(LIMIT.saturating_sub(start.elapsed())) {
+        match line.strip_prefix("EVERFLAME ").and_then(|rest| rest.split_once(' ')) {
+            Some((what, json)) => {
+                let value = serde_json::from_str(json).unwrap_or_else(|error| panic!("{error} in {line:?}"));
+                told.push((what.to_owned(), value));
+            }
+            None => log.push(line),
+        }
+    }
+    (told, log)
+}
+
+fn emulator(kernel: &Path, files: &Path) -> Command {
+    let mut command = Command::new("qemu-system-x86_64");
+    command
+        .args(["-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "1024", "-no-reboot"])
+        .args(["-display", "none", "-monitor", "none", "-serial", "stdio", "-nodefaults"])
+        .args(["-append", "console=ttyS0 panic=-1 quiet loglevel=3 tsc=reliable"])
+        .arg("-kernel")
+        .arg(kernel)
+        .arg("-initrd")
+        .arg(files);
+    command
+}
+
+fn file_system() -> Result<Vec<u8>, Skip> {
+    let mut archive = Archive::default();
+    let folders = ["dev", "proc", "sys", "tmp", "targets", "lib", "lib64", "lib/x86_64-linux-gnu"];
+    folders.iter().for_each(|path| archive.directory(path));
+    archive.console();
+    archive.program("init", Path::new(env!("CARGO_BIN_EXE_guest")));
+    for (name, built) in PROGRAMS {
+        archive.program(&format!("targets/{name}"), &target::built(built)?);
+    }
+    archive.program(LOADER.trim_start_matches('/'), Path::new(LOADER));
+    for library in LIBRARIES {
+        let found =
+            LIBRARY_FOLDERS.iter().map(|folder| PathBuf::from(folder).join(library)).find(|path| path.is_file());
+        let path = found.ok_or_else(|| Skip(format!("{library} is not where Debian has it")))?;
+        archive.program(&format!("lib/x86_64-linux-gnu/{library}"), &path);
+    }
+    Ok(archive.finish())
+}

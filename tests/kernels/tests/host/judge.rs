@@ -1,0 +1,91 @@
+//! Whether what a guest recorded is true: the account of ticks, shares against what the
+//! programs measured themselves, whole stacks, and a CPU that went and came back.
+
+use everflame_tests::statistics::chi_square;
+use serde_json::Value;
+
+const WORK: [&str; 3] = ["work_a", "work_b", "work_c"];
+
+/// Judges one guest.
+pub fn judge(scenes: &Value) {
+    account(scenes);
+    for program in ["truth_cpp", "truth_musl"] {
+        shares(scenes, program);
+    }
+    whole(scenes, "deep", "bottom", 100, |frames| frames.ends_with(";main;dig*301;bottom"));
+    whole(scenes, "signals", "handler", 100, |frames| {
+        frames.contains(";main;outer;interrupted;kill;") && frames.ends_with(";handler")
+    });
+    hotplug(scenes);
+}
+
+/// Every tick that the kernel says the sampler took is idle, lost or a sample; and together
+/// with the ticks that never came they are what the clock should have given.
+fn account(scenes: &Value) {
+    let all = &scenes["counters"];
+    let [taken, idle, ring, full] = ["taken", "idle", "ring", "ring_full"].map(|name| number(&all[name]));
+    println!("account: {all}");
+    assert_eq!(taken, number(&scenes["ran"]), "ticks taken against the kernel's own count of runs");
+    assert_eq!(taken, idle + ring + full, "every tick has one end");
+    assert_eq!(full, 0, "the ring was large enough");
+    assert_eq!(ring, number(&scenes["samples"]) + number(&scenes["own"]), "every record became a sample");
+    // An emulated clock is late by whole periods where the host is busy: those are missed.
+    for (name, least) in [("before_hotplug", 0.97), ("after_hotplug", 0.0)] {
+        let sums = &scenes[name];
+        let known = |sums: &Value| ["taken", "missed_sure", "missed_perhaps_idle"].map(|name| number(&sums[name]));
+        let came = known(sums).iter().sum::<u64>() - known(&scenes["begin"]).iter().sum::<u64>();
+        let seconds = sums["seconds"].as_f64().unwrap() - scenes["begin"]["seconds"].as_f64().unwrap();
+        let due = seconds * number(&scenes["rate"]) as f64 * 2.0;
+        println!("{name}: {came} ticks came or are known as missed, {due:.0} were due");
+        assert!((least..1.02).contains(&(came as f64 / due)), "{name}: {came} ticks for {due:.0}");
+    }
+}
+
+/// 60/30/10 % in three functions below a recursion of 30. The truth is the arithmetic that the
+/// program did in each: its clock goes on while the host lets the guest wait, ticks do not.
+fn shares(scenes: &Value, program: &str) {
+    let rounds = [0, 1, 2].map(|at| number(&scenes["truths"][program]["rounds"][at]) as f64);
+    let total: f64 = rounds.iter().sum();
+    let counts = WORK
+        .map(|name| whole(scenes, program, name, 50, |frames| frames.contains(&format!(";main;descend*30;{name}"))));
+    let n: u64 = counts.iter().sum();
+    let samples = number(&scenes["processes"][program]["samples"]);
+    assert!(n * 10 >= samples * 9, "{program}: only {n} of {samples} samples are in the three functions");
+    // Two degrees of freedom, a false alarm in 1,000 runs (see `statistics::shares_fit`). At
+    // the thousand samples that there are at least, a shift of 8 points is seen.
+    let statistic = chi_square(&counts, &rounds.map(|part| part / total));
+    println!("{program}: {counts:?} samples, chi-square {statistic:.2}");
+    assert!(n >= 1_000, "{program}: {n} samples are too few to judge");
+    assert!(statistic < -2.0 * 0.001f64.ln(), "{program}: {counts:?} against {rounds:?}: chi-square {statistic:.1}");
+}
+
+/// Samples with this function in them; each must be complete and have its whole chain.
+fn whole(scenes: &Value, program: &str, function: &str, least: u64, chain: impl Fn(&str) -> bool) -> u64 {
+    let (mut found, mut broken) = (0, Vec::new());
+    let stacks = scenes["processes"][program]["stacks"].as_array();
+    for stack in stacks.unwrap_or_else(|| panic!("no sample of {program}")) {
+        let (frames, completeness) = (stack[0].as_str().unwrap(), stack[1].as_str().unwrap());
+        // What the clock's own code below the function shows is not judged.
+        let Some(at) = frames.split(';').position(|frame| frame == function) else { continue };
+        let above = frames.split(';').take(at + 1).collect::<Vec<_>>().join(";");
+        found += number(&stack[2]);
+        if completeness != "Complete" || !chain(&above) {
+            broken.push(stack);
+        }
+    }
+    assert!(broken.is_empty(), "{program}: stacks that lack frames: {broken:?}");
+    assert!(found >= least, "{program}: only {found} samples in {function}");
+    found
+}
+
+/// CPU 1 was away for half a second: programs that start later are seen on it again.
+fn hotplug(scenes: &Value) {
+    let on = |process: &str, cpu: &str| scenes["processes"][process]["cpus"][cpu].as_u64().unwrap_or(0);
+    let after = ["0", "1"].map(|cpu| on("after_1", cpu) + on("after_2", cpu));
+    println!("after CPU 1 had gone and come: {after:?} samples on the two");
+    assert!(after[1] * 4 > after[0] + after[1], "CPU 1 came back and is not sampled: {after:?}");
+}
+
+fn number(value: &Value) -> u64 {
+    value.as_u64().unwrap_or_else(|| panic!("{value} is no count"))
+}

@@ -1,0 +1,44 @@
+//! The kernel matrix: each guest is a virtual machine with a distribution's kernel in which
+//! the agent samples programs with known truth (`src/`); here it is started and judged.
+//!
+//! Three kernels by default; `EVERFLAME_KERNELS=all` (`make test-kernels`) is all of them.
+#![forbid(unsafe_code)]
+#![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs)]
+
+use std::process::ExitCode;
+
+use everflame_tests::{Outcome, runner};
+
+mod host {
+    pub mod archive;
+    pub mod budget;
+    pub mod guest;
+    pub mod image;
+    pub mod judge;
+}
+
+use host::{budget, guest, image::Kernel, judge};
+
+const AMD64: &str = "amd64";
+
+fn main() -> ExitCode {
+    let usual: [runner::Test; 3] = [
+        ("kernels::x86_64_5_10", || functional("5.10", AMD64)),
+        ("kernels::x86_64_6_1", || functional("6.1", AMD64)),
+        ("kernels::x86_64_7", || functional("7", AMD64)),
+    ];
+    let more: [runner::Test; 1] = [("kernels::x86_64_6_12", || functional("6.12", AMD64))];
+    let all = std::env::var("EVERFLAME_KERNELS").is_ok_and(|which| which == "all");
+    let tests: Vec<runner::Test> = usual.into_iter().chain(more.into_iter().filter(|_| all)).collect();
+    runner::run(&tests)
+}
+
+/// Boots the newest kernel of a series and judges all that the guest tells.
+fn functional(series: &str, architecture: &'static str) -> Outcome {
+    let kernel = Kernel::find(series, architecture)?;
+    let told = guest::run(&kernel)?;
+    println!("kernel {} ({}, {})", told.kernel, kernel.package, architecture);
+    budget::check(&kernel, &told.kernel, &told.verifier);
+    judge::judge(&told.scenes);
+    Ok(())
+}
