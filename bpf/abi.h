@@ -87,6 +87,10 @@ struct unwind_rule {
     __s16 cfa_add;
 };
 
+/* What `tables` says of an executable: the first element of its table plus 1, or */
+#define TABLE_NOT_YET 0        /* user space may still bring one: what waits for it is late */
+#define TABLE_NEVER 0xffffffff /* there is none: by frame pointer */
+
 /* ---- where is this pc? ---------------------------------------------------------------
  * A process is a run of mappings, sorted by start, in a pool that is cut into chunks. The
  * element before a run is its head: `start` holds the generation that the run was written
@@ -138,6 +142,8 @@ enum completeness {
 
 #define SAMPLE_KERNEL_THREAD 1
 #define SAMPLE_HAS_FRAMES 2 /* the frames follow; else `stack` was sent in this epoch */
+#define SAMPLE_HAS_STACK 4  /* behind the frames a struct user_state and a piece of the stack */
+#define SAMPLE_LATE 8       /* user space had not told yet what the walk needed: walk again */
 
 struct sample {
     __u64 time;          /* CLOCK_MONOTONIC, ns */
@@ -156,13 +162,24 @@ struct sample {
     /* __u64 frames[kernel_frames + user_frames], leaf first: kernel frames, then user's */
 };
 
+/* Where the thread stood in user space. `bytes` of its stack follow, from sp on. */
+#define STACK_BYTES 32768 /* at most */
+#define CODE_BYTES 16
+struct user_state {
+    __u64 pc, sp, fp, lr; /* lr: 0 on x86 */
+    __u32 bytes;
+    __u32 has_code;
+    __u8 code[CODE_BYTES]; /* from pc - 1 on, as peek.h wants it, where has_code is set */
+};
+
 /* ---- options and control --------------------------------------------------------------*/
 
 struct options {         /* read-only data, set before load */
     __u64 time_limit_ns; /* of one walk, in the interrupt */
     __u64 ring_size;
     __u32 only_wanted;   /* sample only the processes in the map `wanted` and their children */
-    __u32 reserved;
+    __u32 copy_every;    /* every so manieth user stack is copied though its walk was fine; 0: none */
+    __u64 copy_rate;     /* bytes of stacks copied a second and CPU, at most */
 };
 
 struct control {         /* written by user space while the programs run */
@@ -192,7 +209,13 @@ struct counters {
     __u64 rearmed;       /* set by user space when it changes the period: skip one gap */
     __u64 wakeups;       /* times the reader was woken before its time-out */
     __u64 run_ns;        /* time in the sampler, idle ticks left out */
-    __u64 reserved[COUNTER_WORDS - 14];
+    __u64 copies;        /* records that carried a piece of the stack */
+    __u64 copied_bytes;  /* of it */
+    __u64 copies_refused;/* for want of allowance, of room in the ring, or of readable memory */
+    __u64 allowance;     /* bytes that may be copied now */
+    __u64 allowance_time;
+    __u64 copy_turn;     /* user stacks since the last copy by options.copy_every */
+    __u64 reserved[COUNTER_WORDS - 20];
 };
 
 #endif

@@ -23,5 +23,6 @@ char license_of_programs[] SEC("license") = "Dual BSD/GPL";
 #include "maps.h"
 #include "rows.h"
 #include "step.h"
+#include "copy.h"
 #include "sampler.h"
 #include "lifecycle.h"

@@ -32,6 +32,7 @@ struct task_struct {
     unsigned int flags;
     int pid;
     int tgid;
+    unsigned in_execve : 1;
     void *stack;
     void *mm;
     struct css_set *cgroups;

@@ -38,7 +38,7 @@ struct {
     __array(values, struct row_chunk);
 } row_chunks SEC(".maps");
 
-/* Executable number -> first element of its table plus 1, 0 where there is none. */
+/* Executable number -> where its table is, TABLE_NOT_YET or TABLE_NEVER. */
 struct {
     __uint(type, BPF_MAP_TYPE_ARRAY);
     __uint(max_entries, EXECUTABLE_LIMIT);
@@ -109,5 +109,8 @@ struct {
     __uint(type, BPF_MAP_TYPE_RINGBUF);
     __uint(max_entries, 1 << 20);
 } ring SEC(".maps");
+
+/* Set by the loader. The only read-only data, so that it starts at offset 0. */
+const volatile struct options options;
 
 #endif

@@ -4,9 +4,6 @@
 #ifndef EVERFLAME_SAMPLER_H
 #define EVERFLAME_SAMPLER_H
 
-/* Set by the loader. The only read-only data, so that it starts at offset 0. */
-const volatile struct options options;
-
 /* Counts ticks that never came, from the time since the one before. A tick that is late
  * by more than half a period is followed by one that is early: hence the sign. */
 static __always_inline void count_gap(struct counters *c, __u64 now, __u64 tid, __u64 period) {
@@ -108,12 +105,23 @@ static __always_inline int is_current(struct walk *w, __u32 pid) {
     return m && m->start == w->generation;
 }
 
+/* Between a new image's memory and its first instruction there is no user stack: the old one
+ * is gone, and nothing of it is kept. */
+static __always_inline int is_between_images(struct task_struct *task, struct walk *w) {
+    __u64 word;
+    return BPF_CORE_READ_BITFIELD_PROBED(task, in_execve) && bpf_probe_read_user(&word, 8, (void *)w->from.sp);
+}
+
 static __always_inline void walk_user(struct bpf_perf_event_data *ctx, struct task_struct *task, struct walk *w,
                                       __u32 cpu, __u32 pid) {
     if (!user_registers(ctx, task, w)) {
         w->reason = NO_USER_REGISTERS;
         return;
     }
+    w->from.pc = w->pc;
+    w->from.sp = w->sp;
+    w->from.fp = w->fp;
+    w->from.lr = 0;
     w->exact = 1;
     w->count = 0;
     struct process *p = bpf_map_lookup_elem(&processes, &pid);
@@ -126,17 +134,25 @@ static __always_inline void walk_user(struct bpf_perf_event_data *ctx, struct ta
     }
     __u64 kernel_stack = w->sample.stack;
     walk_to_root(w, cpu);
-    if (p && !is_current(w, pid)) {
+    if (p && !is_current(w, pid))
+        w->reason = TABLE_CHANGED;
+    if ((w->reason == UNKNOWN_MAPPING || w->reason == TABLE_CHANGED) && !w->narrow)
+        w->late = 1;
+    int between = w->reason != COMPLETE && is_between_images(task, w);
+    if (between || w->reason == TABLE_CHANGED) {
         /* Frames by what others have mapped would be made up. */
         w->frames_taken -= w->user_taken;
         w->user_taken = 0;
         w->sample.stack = kernel_stack;
-        w->reason = TABLE_CHANGED;
+    }
+    if (between) {
+        w->late = 0;
+        w->reason = COMPLETE; /* its stack ends in the kernel's entry */
     }
 }
 
 /* Hands the record to the ring, with its frames unless they went before in this epoch. */
-static __always_inline void send(struct counters *c, struct walk *w) {
+static __always_inline void send(struct counters *c, struct walk *w, __u64 now) {
     __u64 hash = w->sample.stack;
     __u32 slot = hash & (SEEN_SLOTS - 1);
     __u32 zero = 0;
@@ -153,15 +169,21 @@ static __always_inline void send(struct counters *c, struct walk *w) {
     size &= 16383;
     if (size > (USER_FRAMES + KERNEL_FRAMES) * 8)
         size = (USER_FRAMES + KERNEL_FRAMES) * 8;
-    size += sizeof(struct sample);
     __u64 wake = BPF_RB_NO_WAKEUP;
+    __u64 copied = 0;
     if (bpf_ringbuf_query(&ring, BPF_RB_AVAIL_DATA) * 2 > options.ring_size) {
         wake = BPF_RB_FORCE_WAKEUP;
         c->wakeups++;
+        c->copies_refused += wants_copy(c, w);
+    } else if (wants_copy(c, w)) { /* copies leave half of the ring to plain records */
+        copied = copy_stack(c, w, size, now);
     }
-    if (bpf_ringbuf_output(&ring, &w->sample, size, wake)) {
-        c->ring_full++;
-        return;
+    size += sizeof(struct sample);
+    if (!copied || send_with_copy(c, w, size, copied, wake)) {
+        if (bpf_ringbuf_output(&ring, &w->sample, size, wake)) {
+            c->ring_full++;
+            return;
+        }
     }
     c->ring++;
     if (!known) {
@@ -195,6 +217,7 @@ int sampler(struct bpf_perf_event_data *ctx) {
     w->deadline = now + options.time_limit_ns;
     w->frames_taken = 0;
     w->user_taken = 0;
+    w->late = 0;
     w->reason = COMPLETE;
     w->sample.time = now;
     w->sample.stack = 0;
@@ -210,16 +233,18 @@ int sampler(struct bpf_perf_event_data *ctx) {
     take_kernel_frames(ctx, w);
     w->sample.kernel_frames = w->frames_taken;
     if (BPF_CORE_READ(task, flags) & PF_KTHREAD)
-        w->sample.flags = SAMPLE_KERNEL_THREAD;
+        w->sample.flags |= SAMPLE_KERNEL_THREAD;
     else if (BPF_CORE_READ(task, mm)) /* gone in a task that exits: its stack ends in the kernel's entry */
         walk_user(ctx, task, w, cpu, pid);
     if (w->reason == COMPLETE && w->sample.kernel_frames == KERNEL_FRAMES)
         w->reason = DEPTH_LIMIT;
+    if (w->late)
+        w->sample.flags |= SAMPLE_LATE;
     w->sample.user_frames = w->user_taken;
     w->sample.completeness = w->reason;
     /* Two stacks of the same frames differ where one goes on in user space. */
     w->sample.stack ^= (__u64)w->sample.kernel_frames << 32 | w->reason;
-    send(c, w);
+    send(c, w, now);
 
     __u64 took = bpf_ktime_get_ns() - now;
     c->run_ns += took;

@@ -202,10 +202,15 @@ __noinline int step(__u32 cpu) {
         return stop(w, NO_UNWIND_INFO);
     if (executable == EXECUTABLE_ANON)
         return step_by_frame_pointer(w);
-    __u32 *table = bpf_map_lookup_elem(&tables, &executable);
-    if (!table || !*table)
+    __u32 *place = bpf_map_lookup_elem(&tables, &executable);
+    __u32 table = place ? *place : TABLE_NEVER;
+    if (table == TABLE_NOT_YET) {
+        w->late = executable;
+        return stop(w, NO_UNWIND_INFO);
+    }
+    if (table == TABLE_NEVER)
         return step_by_frame_pointer(w);
-    struct unwind_rule *rule = rule_of(*table - 1, address);
+    struct unwind_rule *rule = rule_of(table - 1, address);
     if (!rule || rule->cfa == CFA_NONE)
         return step_by_frame_pointer(w);
     if (w->exact && rule->flags & RULE_PEEK) {

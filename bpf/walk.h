@@ -17,9 +17,12 @@ struct walk {
     __u32 known;         /* bit n: registers[n] is the frame's. All at the leaf, later rbx at most */
     __u64 registers[16]; /* by DWARF's numbers */
     __u32 narrow;        /* code of 32 bits: nothing of it is walked */
-    __u32 pad;
+    __u32 late;          /* an executable without a table yet, or 1: a mapping is not known yet */
+    struct user_state from;
     struct sample sample;
     __u64 frames[FRAME_SLOTS];
+    /* A copy of the stack stands behind the frames, however many they are. */
+    __u8 room[sizeof(struct user_state) + STACK_BYTES + 4096];
 };
 
 #endif

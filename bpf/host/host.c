@@ -53,6 +53,7 @@ void everflame_walk(struct host *host) {
     w.exact = 1;
     w.known = 0;
     w.narrow = 0;
+    w.late = 0;
     w.sample.stack = 0;
 
     here = host;
@@ -65,5 +66,6 @@ void everflame_walk(struct host *host) {
 
     host->reason = w.reason;
     host->taken = w.user_taken;
+    host->late = w.late;
     memcpy(host->frames, w.frames, w.user_taken * sizeof(__u64));
 }

@@ -22,6 +22,8 @@ struct host {
     __u64 *frames;           /* out: room for USER_FRAMES, leaf first */
     __u32 taken;             /* out: how many of them */
     __u32 reason;            /* out: enum completeness */
+    __u32 late;              /* out: the executable whose table is still to come, or 0 */
+    __u32 reserved;
 };
 
 void everflame_walk(struct host *host);

@@ -315,6 +315,8 @@ mod tests {
             completeness: Completeness::Complete,
             period: 10,
             stack: stack.clone(),
+            late: false,
+            copy: None,
         }
     }
 

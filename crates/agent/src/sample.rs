@@ -4,6 +4,11 @@ use std::sync::Arc;
 
 use everflame_profile::Completeness;
 
+use crate::bpf::{
+    abi::CODE_BYTES,
+    host::{Memory, Piece, Registers},
+};
+
 /// Number of an executable on this node, never reused while the agent runs.
 /// Numbers below [`FIRST_EXECUTABLE`] are not executables: frames in memory that
 /// belongs to no file carry their absolute address in the same 64 bits.
@@ -55,6 +60,33 @@ pub struct RawStack {
     pub user: Vec<UserFrame>,
 }
 
+/// Where a thread stood in user space, and a piece of its stack.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UserStack {
+    /// Its registers.
+    pub registers: Registers,
+    /// The code at its pc, from the byte before on: see `bpf/peek.h`.
+    pub code: Option<[u8; CODE_BYTES]>,
+    /// From the stack pointer on.
+    pub bytes: Box<[u8]>,
+}
+
+impl UserStack {
+    /// Memory that waiting with it takes.
+    pub fn size(&self) -> usize {
+        size_of::<Self>() + self.bytes.len()
+    }
+}
+
+impl Memory for UserStack {
+    fn read(&self, address: u64, into: &mut [u8]) -> bool {
+        let code_start = self.registers.pc.wrapping_sub(1);
+        let stack = Piece { start: self.registers.sp, bytes: &self.bytes };
+        let code = self.code.as_ref().map(|bytes| Piece { start: code_start, bytes });
+        stack.read(address, into) || code.is_some_and(|code| code.read(address, into))
+    }
+}
+
 /// One tick of the sampler on a task that was not idle.
 #[derive(Debug, Clone)]
 pub struct RawSample {
@@ -78,4 +110,8 @@ pub struct RawSample {
     pub period: u64,
     /// The frames.
     pub stack: Arc<RawStack>,
+    /// What user space had not told the kernel yet ended the walk: it can be walked again.
+    pub late: bool,
+    /// A copy of the stack, where it is late, and now and then where it is not.
+    pub copy: Option<Arc<UserStack>>,
 }

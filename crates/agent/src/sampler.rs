@@ -28,6 +28,10 @@ use crate::{
 const SETTLE: Duration = Duration::from_millis(200);
 /// How long the first samples wait until those that run already have been read.
 const FIRST_SETTLE: Duration = Duration::from_secs(2);
+/// How long the end waits for the tables of late samples.
+const LATE_HURRY: Duration = Duration::from_secs(1);
+/// And how long for the tracker, which answers within a moment unless it hangs.
+const LATE_END: Duration = Duration::from_secs(10);
 /// After how many periods they are moved (see [`Clock::jitter`]), but not more often than
 /// [`JITTER_EVERY`]. A move begins a period anew, which costs half a tick: a quarter of a
 /// percent of all.
@@ -79,6 +83,7 @@ impl Sampler {
             // Some more than are tracked: the kernel programs add those that are not yet.
             processes: (options.memory.processes() + options.memory.processes() / 8) as u32,
             stack_bytes: options.memory.stacks(),
+            ..ProgramOptions::default()
         })?;
         let presence = Presence::announce();
         presence.say_others();
@@ -142,7 +147,7 @@ pub struct Sampling {
 pub struct Turn {
     /// Samples taken out of the ring now.
     pub drained: u64,
-    /// Samples whose processes are known as well as they will be, oldest first.
+    /// Samples whose processes are known as well as they will be.
     pub samples: Vec<RawSample>,
 }
 
@@ -156,7 +161,8 @@ impl Sampling {
         let patience = if known == 0 { FIRST_SETTLE } else { SETTLE };
         let settled = monotonic_ns().saturating_sub(patience.as_nanos() as u64).max(known);
         let ready = self.held.iter().take_while(|s| s.time <= settled).count();
-        let samples: Vec<RawSample> = self.held.drain(..ready).collect();
+        let mut samples: Vec<RawSample> = self.held.drain(..ready).collect();
+        samples.extend(self.tracker.walked());
         self.note(&samples);
         Turn { drained, samples }
     }
@@ -167,9 +173,24 @@ impl Sampling {
         // The last samples' processes: the tracker needs a moment for its news of them.
         std::thread::sleep(SETTLE);
         let drained = self.drain();
-        let samples: Vec<RawSample> = self.held.drain(..).collect();
+        let mut samples: Vec<RawSample> = self.held.drain(..).collect();
+        self.await_late();
+        samples.extend(self.tracker.walked());
         self.note(&samples);
         Turn { drained, samples }
+    }
+
+    /// Lets those that are late come, for a while with tables that are still being made.
+    fn await_late(&self) {
+        let start = Instant::now();
+        let mut hurried = false;
+        while self.tracker.late() > 0 && start.elapsed() < LATE_END {
+            if !hurried && start.elapsed() > LATE_HURRY {
+                hurried = true;
+                self.tracker.hurry();
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 
     /// The kernel side.
@@ -200,7 +221,11 @@ impl Sampling {
     fn drain(&mut self) -> u64 {
         let fresh = self.ring.drain();
         let drained = fresh.len() as u64;
-        self.held.extend(fresh);
+        let (late, other): (Vec<_>, Vec<_>) = fresh.into_iter().partition(|s| s.late && s.copy.is_some());
+        self.held.extend(other);
+        if !late.is_empty() {
+            self.held.extend(self.tracker.walk_late(late));
+        }
         // Records are in order within a CPU only.
         self.held.make_contiguous().sort_by_key(|s| s.time);
         drained

@@ -11,9 +11,16 @@ pub const ELEMENT_SIZE: usize = 64;
 pub const EXECUTABLE_LIMIT: u32 = 131072;
 pub const USER_COUNTER_ELEMENTS: u32 = 4;
 pub const USER_FRAMES: usize = 1024;
+pub const KERNEL_FRAMES: usize = 127;
 pub const COUNTER_WORDS: usize = 32;
 pub const SAMPLE_KERNEL_THREAD: u8 = 1;
 pub const SAMPLE_HAS_FRAMES: u8 = 2;
+pub const SAMPLE_HAS_STACK: u8 = 4;
+pub const SAMPLE_LATE: u8 = 8;
+pub const STACK_BYTES: usize = 32768;
+pub const CODE_BYTES: usize = 16;
+pub const TABLE_NOT_YET: u32 = 0;
+pub const TABLE_NEVER: u32 = u32::MAX;
 
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,7 +47,8 @@ pub struct Options {
     pub time_limit_ns: u64,
     pub ring_size: u64,
     pub only_wanted: u32,
-    pub reserved: u32,
+    pub copy_every: u32,
+    pub copy_rate: u64,
 }
 
 /// The fixed part of a record in the ring; frames follow.
@@ -62,6 +70,19 @@ pub struct Sample {
     pub comm: [u8; 16],
 }
 
+/// The fixed part of what follows the frames where a record carries a stack.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct UserState {
+    pub pc: u64,
+    pub sp: u64,
+    pub fp: u64,
+    pub lr: u64,
+    pub bytes: u32,
+    pub has_code: u32,
+    pub code: [u8; CODE_BYTES],
+}
+
 /// One CPU's counters, written by the kernel program while we read.
 #[repr(C)]
 #[derive(Debug)]
@@ -80,13 +101,20 @@ pub struct Counters {
     pub rearmed: AtomicU64,
     pub wakeups: AtomicU64,
     pub run_ns: AtomicU64,
-    pub reserved: [AtomicU64; COUNTER_WORDS - 14],
+    pub copies: AtomicU64,
+    pub copied_bytes: AtomicU64,
+    pub copies_refused: AtomicU64,
+    pub allowance: AtomicU64,
+    pub allowance_time: AtomicU64,
+    pub copy_turn: AtomicU64,
+    pub reserved: [AtomicU64; COUNTER_WORDS - 20],
 }
 
 const _: () = {
     assert!(size_of::<Mapping>() == 24);
     assert!(size_of::<Process>() == 24);
-    assert!(size_of::<Options>() == 24);
+    assert!(size_of::<Options>() == 32);
+    assert!(size_of::<UserState>() == 56);
     assert!(size_of::<Sample>() == 64);
     assert!(size_of::<Counters>() == COUNTER_WORDS * 8);
 };
@@ -116,6 +144,18 @@ impl Sample {
     }
 }
 
+impl UserState {
+    /// Reads the fixed part; `None` where it is too short.
+    pub fn read(bytes: &[u8]) -> Option<Self> {
+        let (words, rest) = bytes.split_first_chunk::<32>()?;
+        let (counts, rest) = rest.split_first_chunk::<8>()?;
+        let word = |n: usize| u64::from_le_bytes(std::array::from_fn(|b| words[n * 8 + b]));
+        let count = |n: usize| u32::from_le_bytes(std::array::from_fn(|b| counts[n * 4 + b]));
+        let code = *rest.first_chunk()?;
+        Some(Self { pc: word(0), sp: word(1), fp: word(2), lr: word(3), bytes: count(0), has_code: count(1), code })
+    }
+}
+
 impl Process {
     /// As the map's value.
     pub fn to_bytes(self) -> [u8; 24] {
@@ -137,11 +177,13 @@ impl Process {
 
 impl Options {
     /// As read-only data of the programs.
-    pub fn to_bytes(self) -> [u8; 24] {
-        let mut b = [0; 24];
+    pub fn to_bytes(self) -> [u8; 32] {
+        let mut b = [0; 32];
         b[..8].copy_from_slice(&self.time_limit_ns.to_le_bytes());
         b[8..16].copy_from_slice(&self.ring_size.to_le_bytes());
         b[16..20].copy_from_slice(&self.only_wanted.to_le_bytes());
+        b[20..24].copy_from_slice(&self.copy_every.to_le_bytes());
+        b[24..].copy_from_slice(&self.copy_rate.to_le_bytes());
         b
     }
 }
@@ -162,6 +204,12 @@ mod tests {
             ("process", "exec_ns", offset_of!(Process, exec_ns)),
             ("options", "ring_size", offset_of!(Options, ring_size)),
             ("options", "only_wanted", offset_of!(Options, only_wanted)),
+            ("options", "copy_every", offset_of!(Options, copy_every)),
+            ("options", "copy_rate", offset_of!(Options, copy_rate)),
+            ("user_state", "lr", offset_of!(UserState, lr)),
+            ("user_state", "bytes", offset_of!(UserState, bytes)),
+            ("user_state", "has_code", offset_of!(UserState, has_code)),
+            ("user_state", "code", offset_of!(UserState, code)),
             ("sample", "stack", offset_of!(Sample, stack)),
             ("sample", "cgroup", offset_of!(Sample, cgroup)),
             ("sample", "pid", offset_of!(Sample, pid)),
@@ -177,6 +225,8 @@ mod tests {
             ("counters", "rearmed", offset_of!(Counters, rearmed)),
             ("counters", "wakeups", offset_of!(Counters, wakeups)),
             ("counters", "run_ns", offset_of!(Counters, run_ns)),
+            ("counters", "copies", offset_of!(Counters, copies)),
+            ("counters", "copy_turn", offset_of!(Counters, copy_turn)),
         ];
         let mut source = String::from("#include <linux/types.h>\n#include \"abi.h\"\n#include <stddef.h>\n");
         for (name, field, offset) in fields {
@@ -187,6 +237,7 @@ mod tests {
             ("process", size_of::<Process>()),
             ("options", size_of::<Options>()),
             ("sample", size_of::<Sample>()),
+            ("user_state", size_of::<UserState>()),
             ("counters", size_of::<Counters>()),
         ] {
             source += &format!("_Static_assert(sizeof(struct {name}) == {size}, \"{name}\");\n");

@@ -28,7 +28,16 @@ pub struct KernelSums {
     pub wakeups: u64,
     /// Time in the sampler, nanoseconds (ticks of the idle task left out).
     pub run_ns: u64,
+    /// Records that carried a piece of the stack.
+    pub copies: u64,
+    /// Bytes of it.
+    pub copied_bytes: u64,
+    /// Copies that were not made, for want of allowance, of room in the ring, or of memory.
+    pub copies_refused: u64,
 }
+
+/// Of a CPU's counters, those that are summed.
+const WORDS_READ: usize = 17;
 
 /// A mapping of the map `counters`.
 #[derive(Debug, Clone, Copy)]
@@ -71,18 +80,21 @@ impl CounterMap {
             sums.frames_sent += c[7];
             sums.wakeups += c[12];
             sums.run_ns += c[13];
+            sums.copies += c[14];
+            sums.copied_bytes += c[15];
+            sums.copies_refused += c[16];
         }
         sums.missed_sure = sure.max(0) as u64;
         sums.missed_perhaps_idle = perhaps.max(0) as u64;
         sums
     }
 
-    fn read(&self, cpu: u32) -> [u64; 14] {
+    fn read(&self, cpu: u32) -> [u64; WORDS_READ] {
         let at = cpu as usize * abi::COUNTER_WORDS;
         std::array::from_fn(|word| self.words[at + word].load(Ordering::Acquire))
     }
 
-    fn settled(&self, cpu: u32) -> [u64; 14] {
+    fn settled(&self, cpu: u32) -> [u64; WORDS_READ] {
         let mut before = self.read(cpu);
         for attempt in 0..2000 {
             let now = self.read(cpu);

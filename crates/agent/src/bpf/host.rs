@@ -36,6 +36,8 @@ pub struct Walked {
     pub frames: Vec<u64>,
     /// Why it ended.
     pub completeness: Completeness,
+    /// The executable that ended it because its table is still to come.
+    pub waits_for: Option<u32>,
 }
 
 /// An array as the kernel's: values at equal distances. It may stand for memory that the
@@ -140,6 +142,8 @@ struct Host {
     frames: *mut u64,
     taken: u32,
     reason: u32,
+    late: u32,
+    reserved: u32,
 }
 
 unsafe extern "C" {
@@ -163,6 +167,8 @@ pub fn walk(at: Registers, mappings: &[abi::Mapping], tables: &TableView<'_>, me
         frames: frames.as_mut_ptr(),
         taken: 0,
         reason: 0,
+        late: 0,
+        reserved: 0,
     };
     // SAFETY: all arrays are as long as they say and live until the call returns, as does
     // `memory`, to which the context points; the C code writes at most USER_FRAMES words to
@@ -172,7 +178,8 @@ pub fn walk(at: Registers, mappings: &[abi::Mapping], tables: &TableView<'_>, me
         frames.set_len((host.taken as usize).min(abi::USER_FRAMES));
     }
     let reason = u8::try_from(host.reason).ok().and_then(Completeness::from_u8);
-    Walked { frames, completeness: reason.unwrap_or(Completeness::LostFrames) }
+    let completeness = reason.unwrap_or(Completeness::LostFrames);
+    Walked { frames, completeness, waits_for: (host.late != 0).then_some(host.late) }
 }
 
 extern "C" fn read(memory: *const c_void, address: u64, to: *mut u8, size: u32) -> i32 {
@@ -185,16 +192,16 @@ extern "C" fn read(memory: *const c_void, address: u64, to: *mut u8, size: u32) 
     if memory.read(address, into) { 0 } else { -1 }
 }
 
-/// A piece of a stack at its address; nothing else can be read.
+/// A piece of memory at its address; nothing else can be read.
 #[derive(Clone, Copy)]
-pub struct Stack<'a> {
+pub struct Piece<'a> {
     /// Address of the first byte.
     pub start: u64,
     /// The bytes.
     pub bytes: &'a [u8],
 }
 
-impl Memory for Stack<'_> {
+impl Memory for Piece<'_> {
     fn read(&self, address: u64, into: &mut [u8]) -> bool {
         let Some(from) = address.checked_sub(self.start).and_then(|n| usize::try_from(n).ok()) else { return false };
         let Some(bytes) = from.checked_add(into.len()).and_then(|end| self.bytes.get(from..end)) else { return false };
@@ -203,7 +210,7 @@ impl Memory for Stack<'_> {
     }
 }
 
-impl fmt::Debug for Stack<'_> {
+impl fmt::Debug for Piece<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} bytes at {:#x}", self.bytes.len(), self.start)
     }
@@ -231,7 +238,7 @@ mod tests {
     }
 
     /// A stack, and code of which all that can be said is that it is no beginning and no end of a function.
-    struct Running<'a>(Stack<'a>);
+    struct Running<'a>(Piece<'a>);
 
     impl Memory for Running<'_> {
         fn read(&self, address: u64, into: &mut [u8]) -> bool {
@@ -279,16 +286,21 @@ mod tests {
         tables.add(NUMBER, table.bytes());
         let start = TOP - bytes.len() as u64;
         let at = Registers { pc: BIAS + addresses[0], sp: start, ..Registers::default() };
-        let walked = walk(at, &mapping(), &tables.view(), &Running(Stack { start, bytes: &bytes }));
+        let walked = walk(at, &mapping(), &tables.view(), &Running(Piece { start, bytes: &bytes }));
         assert_eq!(walked.completeness, Completeness::Complete);
         assert_eq!(walked.frames, addresses.iter().map(|a| frame(*a)).collect::<Vec<_>>());
 
         // Half a stack ends where it ends, and says so.
-        let half = Running(Stack { start, bytes: &bytes[..bytes.len() / 2] });
+        let half = Running(Piece { start, bytes: &bytes[..bytes.len() / 2] });
         let cut = walk(at, &mapping(), &tables.view(), &half);
         assert_eq!(cut.completeness, Completeness::UnreadableMemory);
         assert!(walked.frames.starts_with(&cut.frames) && cut.frames.len() > 10);
 
+        let unread = walk(at, &mapping(), &Tables::default().view(), &half);
+        assert_eq!((unread.frames.len(), unread.waits_for), (1, None), "no place at all: there will be none");
+        tables.set_place(NUMBER, abi::TABLE_NOT_YET);
+        let early = walk(at, &mapping(), &tables.view(), &half);
+        assert_eq!((early.frames.len(), early.waits_for), (1, Some(NUMBER)));
         let nowhere = walk(at, &[], &tables.view(), &half);
         assert_eq!((nowhere.frames.len(), nowhere.completeness), (1, Completeness::UnknownMapping));
     }
@@ -340,6 +352,7 @@ mod tests {
             ("frames", offset_of!(Host, frames)),
             ("taken", offset_of!(Host, taken)),
             ("reason", offset_of!(Host, reason)),
+            ("late", offset_of!(Host, late)),
         ] {
             source += &format!("_Static_assert(offsetof(struct host, {field}) == {offset}, \"{field}\");\n");
         }

@@ -5,7 +5,12 @@ use std::{fs, os::fd::AsFd, path::Path};
 use libbpf_rs::{Link, MapCore, MapHandle, Object, ObjectBuilder, PrintLevel};
 
 use super::{
-    BpfError, abi, clock::Clock, counters::CounterMap, pool::MappingPool, ring::RingReader, shared::Shared,
+    BpfError, abi,
+    clock::{Clock, online_cpus},
+    counters::CounterMap,
+    pool::MappingPool,
+    ring::RingReader,
+    shared::Shared,
     tables::TableSpace,
 };
 
@@ -27,7 +32,14 @@ pub struct ProgramOptions {
     pub processes: u32,
     /// Bytes of the stacks of an epoch.
     pub stack_bytes: u64,
+    /// Every so manieth user stack is copied though its walk was fine; 0 for none.
+    pub copy_every: u32,
+    /// Bytes of user stacks that are copied a second on all CPUs together, at most.
+    pub copy_rate: u64,
 }
+
+/// See [`ProgramOptions::copy_rate`]: a few hundred stacks.
+pub const COPY_RATE: u64 = 8 << 20;
 
 impl Default for ProgramOptions {
     fn default() -> Self {
@@ -38,6 +50,8 @@ impl Default for ProgramOptions {
             mapping_bytes: 32 << 20,
             processes: 32_768,
             stack_bytes: 8 << 20,
+            copy_every: 0,
+            copy_rate: COPY_RATE,
         }
     }
 }
@@ -84,7 +98,9 @@ impl Programs {
                     time_limit_ns: options.time_limit_ns,
                     ring_size: u64::from(options.ring_bytes),
                     only_wanted: u32::from(options.only_wanted),
-                    reserved: 0,
+                    copy_every: options.copy_every,
+                    // Each CPU can copy two stacks a second, however many there are.
+                    copy_rate: (options.copy_rate / online_cpus().len().max(1) as u64).max(2 * abi::STACK_BYTES as u64),
                 }
                 .to_bytes();
                 match map.initial_value_mut() {

@@ -11,8 +11,8 @@ use everflame_profile::Completeness;
 use libbpf_rs::{MapHandle, RingBuffer, RingBufferBuilder};
 use rustc_hash::FxHashMap;
 
-use super::{BpfError, abi, programs::into_io, shared::Shared};
-use crate::sample::{RawSample, RawStack, UserFrame};
+use super::{BpfError, abi, host::Registers, programs::into_io, shared::Shared};
+use crate::sample::{RawSample, RawStack, UserFrame, UserStack};
 
 /// Stacks kept for one epoch. When there are more, a new epoch begins early.
 const STACKS_LIMIT: usize = 32_768;
@@ -112,11 +112,12 @@ impl Inbox {
         };
         let kernel = usize::from(head.kernel_frames);
         let user = usize::from(head.user_frames);
-        let words = bytes[size_of::<abi::Sample>()..]
-            .chunks_exact(8)
-            .map(|w| u64::from_le_bytes(w.try_into().expect("8 bytes")));
+        let rest = &bytes[size_of::<abi::Sample>()..];
+        let has_frames = head.flags & abi::SAMPLE_HAS_FRAMES != 0;
+        let (frames, rest) = rest.split_at(if has_frames { (kernel + user) * 8 } else { 0 }.min(rest.len()));
+        let words = frames.chunks_exact(8).map(|w| u64::from_le_bytes(w.try_into().expect("8 bytes")));
         let mut completeness = Completeness::from_u8(head.completeness).unwrap_or(Completeness::LostFrames);
-        let stack = if head.flags & abi::SAMPLE_HAS_FRAMES != 0 {
+        let stack = if has_frames {
             let mut words = words;
             let stack = Arc::new(RawStack {
                 kernel: words.by_ref().take(kernel).collect(),
@@ -142,8 +143,22 @@ impl Inbox {
             completeness,
             period: u64::from(head.period),
             stack,
+            late: head.flags & abi::SAMPLE_LATE != 0,
+            copy: if head.flags & abi::SAMPLE_HAS_STACK != 0 { copy(rest) } else { None },
         });
     }
+}
+
+/// What follows the frames where the record carries a piece of the stack. Behind it there may
+/// be what the ring fills up with.
+fn copy(bytes: &[u8]) -> Option<Arc<UserStack>> {
+    let state = abi::UserState::read(bytes)?;
+    let stack = bytes.get(size_of::<abi::UserState>()..)?.get(..state.bytes as usize)?;
+    Some(Arc::new(UserStack {
+        registers: Registers { pc: state.pc, sp: state.sp, fp: state.fp, lr: state.lr },
+        code: (state.has_code != 0).then_some(state.code),
+        bytes: stack.into(),
+    }))
 }
 
 impl fmt::Debug for RingReader {

@@ -8,6 +8,8 @@ use std::{
 
 use memmap2::{MmapOptions, MmapRaw};
 
+use super::host::Array;
+
 /// Bytes mapped now.
 static MAPPED: AtomicU64 = AtomicU64::new(0);
 
@@ -56,6 +58,11 @@ impl Shared {
         // SAFETY: in range and aligned (a mapping starts on a page); atomics may be shared
         // with the kernel.
         unsafe { AtomicU32::from_ptr(self.map.as_mut_ptr().add(offset).cast()) }.store(value, Ordering::Release);
+    }
+
+    /// As an array for C code, of values `stride` bytes apart. It must not outlive the mapping.
+    pub(super) fn array(&self, stride: u32) -> Array {
+        Array::new(self.map.as_ptr().cast(), (self.map.len() / stride as usize) as u32, stride)
     }
 
     /// The whole mapping as atomic words, for the rest of the process's life.

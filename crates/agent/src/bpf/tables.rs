@@ -9,7 +9,7 @@ use std::{
 
 use libbpf_rs::{MapCore, MapFlags, MapHandle, MapType};
 
-use super::{abi, shared::Shared, space::Space};
+use super::{abi, host::TableView, shared::Shared, space::Space};
 use crate::processes::sink::{NoRoom, TableSink};
 
 /// As in `bpf/maps.h`.
@@ -116,8 +116,21 @@ impl TableSink for TableSpace {
 
     fn withdraw(&mut self, executable: u32) {
         if let Some((first, elements)) = self.published.remove(&executable) {
-            self.places.publish_u32(executable as usize * 8, 0);
+            self.places.publish_u32(executable as usize * 8, abi::TABLE_NOT_YET);
             self.space.release(first, elements, Instant::now());
         }
+    }
+
+    fn never(&mut self, executable: u32) {
+        self.withdraw(executable);
+        if executable < abi::EXECUTABLE_LIMIT {
+            self.places.publish_u32(executable as usize * 8, abi::TABLE_NEVER);
+        }
+    }
+
+    fn look(&self, with: &mut dyn FnMut(&TableView<'_>)) {
+        let chunk = |(_, shared): &(MapHandle, Shared)| shared.array(abi::ELEMENT_SIZE as u32);
+        // Only `self` writes to what the view shows, and it is borrowed as long as the view is.
+        with(&TableView::new(self.places.array(8), self.chunks.iter().map(chunk).collect()));
     }
 }

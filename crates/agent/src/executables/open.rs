@@ -57,8 +57,9 @@ impl Found {
     }
 }
 
-/// Finds the file behind a mapping of a process. Hangs where its file system does.
-pub fn find(pid: u32, mapping: &NewMapping) -> Result<Found, OpenError> {
+/// Finds the file behind a mapping of a process; where that is gone its parent, who mostly
+/// lives in the same root, helps to find it. Hangs where its file system does.
+pub fn find(pid: u32, parent: u32, mapping: &NewMapping) -> Result<Found, OpenError> {
     let mut denied = false;
     let mut attempt = |opened: io::Result<File>, same: Option<FileId>| {
         let opened = opened.and_then(|file| file.metadata().map(|m| (file, m)));
@@ -84,7 +85,7 @@ pub fn find(pid: u32, mapping: &NewMapping) -> Result<Found, OpenError> {
     // What stands at its path, as the process sees it and as we do, if it is the same file.
     let name = mapping.name.strip_suffix(b" (deleted)").unwrap_or(&mapping.name);
     if let Ok(name) = CString::new(name) {
-        for root in [format!("/proc/{pid}/root"), "/".into()] {
+        for root in [format!("/proc/{pid}/root"), format!("/proc/{parent}/root"), "/".into()] {
             let in_root =
                 open(&root, libc::O_PATH | libc::O_DIRECTORY).and_then(|root| sys::open_in_root(root.as_fd(), &name));
             if let Some(found) = attempt(in_root, Some(mapping.file)) {

@@ -15,6 +15,7 @@ use super::{
     vdso,
 };
 use crate::{
+    bpf::host::TableView,
     processes::{
         patience::Patience,
         records::{FileId, NewMapping},
@@ -109,8 +110,9 @@ impl Registry {
         Some(number)
     }
 
-    /// The number of what a process has mapped; `None` where that is nothing to unwind.
-    pub fn meet(&mut self, pid: u32, mapping: &NewMapping) -> Option<u32> {
+    /// The number of what a process has mapped; `None` where that is nothing to unwind. `parent`
+    /// forked it, if it is not 0.
+    pub fn meet(&mut self, pid: u32, parent: u32, mapping: &NewMapping) -> Option<u32> {
         match &*mapping.name {
             // 32-bit processes have another one, which has no name of its own.
             b"[vdso]" => return self.vdso.filter(|_| mapping.start > u64::from(u32::MAX)),
@@ -126,7 +128,7 @@ impl Registry {
                 return Some(known.number);
             }
         }
-        let found = self.find(pid, mapping);
+        let found = self.find(pid, parent, mapping);
         if let Some(known) = self.files.get_mut(&mapping.file) {
             let stamp = found.as_ref().ok().map(|f| f.stamp);
             let other = generation != 0 && known.generation != 0 && generation != known.generation;
@@ -162,9 +164,9 @@ impl Registry {
         Some(number)
     }
 
-    fn find(&mut self, pid: u32, mapping: &NewMapping) -> Result<Found, OpenError> {
+    fn find(&mut self, pid: u32, parent: u32, mapping: &NewMapping) -> Result<Found, OpenError> {
         let mapping = mapping.clone();
-        let found = self.patience.call(move || open::find(pid, &mapping));
+        let found = self.patience.call(move || open::find(pid, parent, &mapping));
         found.unwrap_or_else(|| {
             self.stats().calls_hung.add(1);
             Err(OpenError::Hung)
@@ -307,11 +309,16 @@ impl Registry {
         executable.table = match table {
             Ok(table) => match self.tables.publish(number, &table, now, |n| self.shared.used(n)) {
                 Published::Yes => Table::Published,
-                Published::NoRoom => Table::NoRoom(now + ROOM_AGAIN),
+                Published::NoRoom => {
+                    // Until there is room nothing is to wait for it.
+                    self.tables.never(number);
+                    Table::NoRoom(now + ROOM_AGAIN)
+                }
             },
             Err(reason) => {
                 tracing::debug!("{} has no unwind table: {reason}", executable.name);
                 self.shared.stats.tables_bad.add(1);
+                self.tables.never(number);
                 Table::Bad
             }
         };
@@ -365,6 +372,21 @@ impl Registry {
         }
     }
 
+    /// The tables as they are now.
+    pub fn look(&self, with: &mut dyn FnMut(&TableView<'_>)) {
+        self.tables.look(with);
+    }
+
+    /// Whether a walk that needs the executable's table may get further after a while.
+    pub fn is_awaited(&self, number: u32) -> bool {
+        let Some(executable) = self.executables.get(&number) else { return false };
+        match executable.state {
+            State::Unopened | State::Asked => true,
+            State::Bad => false,
+            State::Known { .. } => matches!(executable.table, Table::Absent(_) | Table::Asked),
+        }
+    }
+
     /// Executables of which something is to be made that needs their file, as many as the
     /// queue has room for.
     pub fn wanting(&mut self) -> FxHashSet<u32> {
@@ -387,7 +409,7 @@ impl Registry {
     /// Takes the file of an executable that is [`wanting`](Self::wanting) from a process that
     /// has it mapped.
     pub fn serve(&mut self, number: u32, pid: u32, mapping: &NewMapping) {
-        if let Ok(found) = self.find(pid, mapping) {
+        if let Ok(found) = self.find(pid, 0, mapping) {
             self.open(number, found);
         }
     }

@@ -3,7 +3,7 @@
 
 use rustc_hash::FxHashMap;
 
-use crate::processes::sink::TableSink;
+use crate::{bpf::host::TableView, processes::sink::TableSink};
 
 /// A table that was used within so many seconds is not taken away for another.
 const KEEP_SECONDS: u32 = 10;
@@ -84,6 +84,17 @@ impl Tables {
         Published::Yes
     }
 
+    /// There is no table for it, and nothing is to wait for one.
+    pub fn never(&mut self, number: u32) {
+        self.withdraw(number);
+        self.sink.never(number);
+    }
+
+    /// The tables as they are now.
+    pub fn look(&self, with: &mut dyn FnMut(&TableView<'_>)) {
+        self.sink.look(with);
+    }
+
     /// Takes a table away.
     pub fn withdraw(&mut self, number: u32) {
         if let Some(length) = self.published.remove(&number) {
@@ -131,6 +142,10 @@ mod tests {
         fn withdraw(&mut self, executable: u32) {
             self.there.lock().unwrap().retain(|n| *n != executable);
         }
+
+        fn never(&mut self, _executable: u32) {}
+
+        fn look(&self, _with: &mut dyn FnMut(&TableView<'_>)) {}
     }
 
     fn tables(budget: u64) -> (Tables, Arc<AtomicU64>, Arc<Mutex<Vec<u32>>>) {

@@ -118,6 +118,8 @@ fn batch(samples: u64) -> everflame_profile::Batch {
                 completeness: Completeness::Complete,
                 period: 50_000_000,
                 stack: Arc::new(RawStack { kernel, user: stack }),
+                late: false,
+                copy: None,
             },
             &Facts,
         );

@@ -29,8 +29,8 @@ impl Processes {
                 if process.image.is_none() && mapping.file.inode != 0 && !process.identified {
                     process.image = Some(mapping.name.clone());
                 }
-                let number = registry.meet(pid, &mapping);
-                if process.space.add(&mapping, number) {
+                let number = registry.meet(pid, process.parent, &mapping);
+                if process.space.add(&mapping, number, time) {
                     self.dirty.insert(pid);
                 } else {
                     self.shared.stats.mappings_refused.add(1);
@@ -73,6 +73,7 @@ impl Processes {
         }
         if let Some(process) = self.all.get_mut(&pid) {
             process.kernel_thread = kernel_thread;
+            process.parent = parent;
             process.image = image;
             // The kernel copied the parent's entry.
             process.published = published;
@@ -90,7 +91,8 @@ impl Processes {
         let Some(process) = self.all.get_mut(&pid) else { return };
         identity.container_id = Str::clone(&process.identity.container_id);
         process.identity = Arc::new(identity);
-        process.space.clear();
+        self.past.add(pid, process.since, time, std::mem::take(&mut process.space));
+        process.since = time;
         process.image = None;
         process.kernel_thread = false;
         process.headless = false;

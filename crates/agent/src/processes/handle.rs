@@ -74,6 +74,31 @@ impl Handle {
         }
     }
 
+    /// Takes in samples that are late; they come out of [`walked`](Self::walked), whole or as
+    /// they are. Gives back those for which there is no room.
+    pub fn walk_late(&self, samples: impl IntoIterator<Item = RawSample>) -> Vec<RawSample> {
+        let refused: Vec<_> = samples.into_iter().filter_map(|sample| self.shared.late.offer(sample).err()).collect();
+        self.shared.stats.late_refused.add(refused.len() as u64);
+        self.shared.wake();
+        refused
+    }
+
+    /// Samples that were late and are as whole as they will be.
+    pub fn walked(&self) -> Vec<RawSample> {
+        self.shared.late.take()
+    }
+
+    /// How many late samples wait.
+    pub fn late(&self) -> usize {
+        self.shared.late.waiting()
+    }
+
+    /// From now on late samples wait for nothing.
+    pub fn hurry(&self) {
+        self.shared.late.hurry();
+        self.shared.wake();
+    }
+
     /// Whether all processes that were there at the start have been handed to the kernel.
     pub fn ready(&self) -> bool {
         self.shared.ready.load(Ordering::Acquire)

@@ -5,7 +5,9 @@
 mod events;
 mod facts;
 mod handle;
+pub(crate) mod late;
 pub mod maps;
+mod past;
 pub(crate) mod patience;
 mod publish;
 mod reading;

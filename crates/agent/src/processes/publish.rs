@@ -109,6 +109,9 @@ impl Processes {
         if same.is_empty() {
             return;
         }
+        for (old, new) in same {
+            self.past.renumber(*old, *new);
+        }
         for pid in &self.dirty {
             let Some(process) = self.all.get_mut(pid) else { continue };
             let mut changed = false;

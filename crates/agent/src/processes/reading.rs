@@ -78,7 +78,12 @@ impl Processes {
             }
         }
         let space = if status.kernel_thread { Some(Space::default()) } else { self.read_space(pid, registry) };
-        let space = space.map(|space| self.spaces.share(space));
+        let space = space.map(|mut space| {
+            if let Some(process) = self.all.get(&pid) {
+                space.remember(&process.space);
+            }
+            self.spaces.share(space)
+        });
         let Some(process) = self.all.get_mut(&pid) else { return false };
         process.start = status.start;
         process.kernel_thread = status.kernel_thread;
@@ -120,8 +125,8 @@ impl Processes {
         let mut space = Space::default();
         for line in maps::lines(&text).filter(|line| line.executable) {
             let mapping = line.to_mapping();
-            let number = registry.meet(pid, &mapping);
-            if !space.add(&mapping, number) {
+            let number = registry.meet(pid, 0, &mapping);
+            if !space.add(&mapping, number, 0) {
                 self.shared.stats.mappings_refused.add(1);
             }
         }

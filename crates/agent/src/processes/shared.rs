@@ -12,7 +12,7 @@ use std::{
 use everflame_profile::Mapping;
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use super::stats::Stats;
+use super::{late::Exchange, stats::Stats};
 use crate::{bpf::monotonic_ns, executables, identity::ProcessIdentity};
 
 /// Processes that wait to be read again, at most.
@@ -45,6 +45,7 @@ pub struct Shared {
     sampled: Mutex<FxHashSet<u32>>,
     /// Up to when (CLOCK_MONOTONIC, nanoseconds) all news is taken in; 0 at first.
     pub known_until: AtomicU64,
+    pub late: Exchange,
     pub ready: AtomicBool,
     pub stopped: AtomicBool,
     /// Never blocks.
@@ -62,6 +63,7 @@ impl Shared {
             unknown: Mutex::default(),
             sampled: Mutex::default(),
             known_until: AtomicU64::new(0),
+            late: Exchange::default(),
             ready: AtomicBool::new(false),
             stopped: AtomicBool::new(false),
             wake,

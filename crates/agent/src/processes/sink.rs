@@ -1,5 +1,7 @@
 //! Where the tracker puts what it knows: the kernel's maps, or a test's list.
 
+use crate::bpf::host::TableView;
+
 /// The kernel side has no room; the caller evicts, counts and goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("no room in the kernel's tables")]
@@ -54,6 +56,12 @@ pub trait TableSink {
     /// Makes an unwind table (`bpf/abi.h`) known under an executable's number.
     fn publish(&mut self, executable: u32, table: &[u8]) -> Result<(), NoRoom>;
 
-    /// Takes it away again.
+    /// Takes it away again. One may come later: what needs it waits.
     fn withdraw(&mut self, executable: u32);
+
+    /// Says that there is none to wait for.
+    fn never(&mut self, executable: u32);
+
+    /// Shows the tables as they are now.
+    fn look(&self, with: &mut dyn FnMut(&TableView<'_>));
 }

@@ -18,6 +18,14 @@ pub struct Area {
     pub offset: u64,
     /// Executable number, or `ANON`.
     pub number: u32,
+    /// Since when it is there (CLOCK_MONOTONIC, nanoseconds); 0 where nobody saw it come.
+    pub since: u64,
+}
+
+impl Area {
+    fn is_same(&self, other: &Self) -> bool {
+        *self == Self { since: self.since, ..*other }
+    }
 }
 
 /// Executable mappings, sorted, without overlap. Cheap to clone: a fork has its parent's
@@ -40,7 +48,7 @@ impl Space {
 
     /// Adds a mapping; what lies below it is replaced, as in the process. `number` is `None`
     /// for what nothing is to be known of. Says whether there was room.
-    pub fn add(&mut self, mapping: &NewMapping, number: Option<u32>) -> bool {
+    pub fn add(&mut self, mapping: &NewMapping, number: Option<u32>, since: u64) -> bool {
         let (start, end) = (mapping.start, mapping.end);
         let first = self.areas.partition_point(|a| a.end <= start);
         let behind = self.areas.partition_point(|a| a.start < end);
@@ -50,7 +58,7 @@ impl Space {
             pieces[0] = (head.start < start).then_some(Area { end: start, ..head });
             pieces[2] = (tail.end > end).then(|| Area { start: end, offset: tail.offset + (end - tail.start), ..tail });
         }
-        pieces[1] = number.map(|number| Area { start, end, offset: mapping.offset, number });
+        pieces[1] = number.map(|number| Area { start, end, offset: mapping.offset, number, since });
         let kept = pieces.iter().flatten().count();
         if self.areas.len() - (behind.max(first) - first) + kept > MAX_AREAS {
             return false;
@@ -58,11 +66,6 @@ impl Space {
         let areas = Arc::make_mut(&mut self.areas);
         areas.splice(first..behind.max(first), pieces.into_iter().flatten());
         true
-    }
-
-    /// Forgets all.
-    pub fn clear(&mut self) {
-        self.areas = Arc::default();
     }
 
     /// Gives all mappings of one number to another. Says whether there were any.
@@ -74,6 +77,18 @@ impl Space {
             area.number = new;
         }
         true
+    }
+
+    /// Takes over what is known of when the same mappings came.
+    pub fn remember(&mut self, earlier: &Self) {
+        for at in 0..self.areas.len() {
+            let area = &self.areas[at];
+            let known = earlier.areas.partition_point(|a| a.start < area.start);
+            let known = earlier.areas.get(known).filter(|known| known.since > 0 && known.is_same(area));
+            if let Some(since) = known.map(|known| known.since) {
+                Arc::make_mut(&mut self.areas)[at].since = since;
+            }
+        }
     }
 }
 
@@ -115,13 +130,13 @@ mod tests {
     #[test]
     fn the_newest_wins_where_they_overlap() {
         let mut space = Space::default();
-        assert!(space.add(&mapping(100, 200, 0), Some(8)));
-        assert!(space.add(&mapping(300, 400, 0), Some(9)));
-        assert!(space.add(&mapping(140, 160, 7), Some(10)));
+        assert!(space.add(&mapping(100, 200, 0), Some(8), 0));
+        assert!(space.add(&mapping(300, 400, 0), Some(9), 0));
+        assert!(space.add(&mapping(140, 160, 7), Some(10), 0));
         assert_eq!(list(&space), [(100, 140, 0, 8), (140, 160, 7, 10), (160, 200, 60, 8), (300, 400, 0, 9)]);
-        assert!(space.add(&mapping(150, 350, 0), Some(11)));
+        assert!(space.add(&mapping(150, 350, 0), Some(11), 0));
         assert_eq!(list(&space), [(100, 140, 0, 8), (140, 150, 7, 10), (150, 350, 0, 11), (350, 400, 50, 9)]);
-        assert!(space.add(&mapping(0, 1000, 0), None));
+        assert!(space.add(&mapping(0, 1000, 0), None, 0));
         assert_eq!(list(&space), []);
     }
 
@@ -129,13 +144,13 @@ mod tests {
     fn a_full_space_refuses_and_stays_as_it_is() {
         let mut space = Space::default();
         for n in 0..MAX_AREAS as u64 {
-            assert!(space.add(&mapping(n * 10, n * 10 + 5, 0), Some(8)));
+            assert!(space.add(&mapping(n * 10, n * 10 + 5, 0), Some(8), 0));
         }
         let before = space.clone();
-        assert!(!space.add(&mapping(7, 9, 0), Some(8)));
-        assert!(!space.add(&mapping(2, 3, 0), Some(8)), "it would cut one in two");
+        assert!(!space.add(&mapping(7, 9, 0), Some(8), 0));
+        assert!(!space.add(&mapping(2, 3, 0), Some(8), 0), "it would cut one in two");
         assert_eq!(space, before);
-        assert!(space.add(&mapping(0, 25, 0), Some(8)), "one that replaces others has room");
+        assert!(space.add(&mapping(0, 25, 0), Some(8), 0), "one that replaces others has room");
     }
 
     #[test]
@@ -145,7 +160,7 @@ mod tests {
             let mut space = Space::default();
             for number in numbers {
                 let start = u64::from(*number) * 100;
-                assert!(space.add(&mapping(start, start + 10, 0), Some(*number)));
+                assert!(space.add(&mapping(start, start + 10, 0), Some(*number), 0));
             }
             space
         };
@@ -164,6 +179,17 @@ mod tests {
         assert_eq!(spaces.0.len(), 0);
     }
 
+    #[test]
+    fn what_is_read_again_keeps_its_time() {
+        let (mut early, mut read) = (Space::default(), Space::default());
+        early.add(&mapping(100, 200, 0), Some(8), 5);
+        early.add(&mapping(300, 400, 0), Some(9), 6);
+        read.add(&mapping(100, 200, 0), Some(8), 0);
+        read.add(&mapping(300, 400, 0), Some(10), 0);
+        read.remember(&early);
+        assert_eq!(read.areas().iter().map(|a| a.since).collect::<Vec<_>>(), [5, 0]);
+    }
+
     proptest::proptest! {
         /// Against a table of every address.
         #[test]
@@ -172,7 +198,7 @@ mod tests {
             let mut table = [None; 100];
             for (start, length, offset, number) in all {
                 let number = (number > 7).then_some(number);
-                space.add(&mapping(start, start + length, offset), number);
+                space.add(&mapping(start, start + length, offset), number, 0);
                 for at in start..start + length {
                     table[at as usize] = number.map(|n| (n, offset + at - start));
                 }

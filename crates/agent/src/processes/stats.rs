@@ -88,6 +88,16 @@ figures! {
     rereads,
     /// Such samples for which nothing was done: too many, or too often.
     rereads_refused,
+    /// Samples that came with their stacks because the kernel did not know enough to walk them.
+    late_samples,
+    /// Of them, those walked later.
+    late_walked,
+    /// Those that went on as the kernel found them, since what they needed did not come in time.
+    late_gave_up,
+    /// Those that did so since too much waited already.
+    late_refused,
+    /// Bytes of those that wait now.
+    late_waiting_bytes,
     /// Executables that are known now.
     executables,
     /// Executables that found no place or no number.

@@ -12,6 +12,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::{
     facts::{self, Strings},
+    past::Past,
     patience::Patience,
     publish::Waiting,
     settle::Purse,
@@ -20,7 +21,7 @@ use super::{
     space::{Space, Spaces},
     upkeep::Rounds,
 };
-use crate::identity::ProcessIdentity;
+use crate::{bpf::monotonic_ns, identity::ProcessIdentity};
 
 /// Processes that are known at the same time; as many as the kernel's map takes.
 pub const MAX_PROCESSES: usize = 32_768;
@@ -35,6 +36,10 @@ const SHARE: usize = 16;
 
 #[derive(Debug)]
 pub(super) struct Process {
+    /// When it began to run this image; 0 where it was there before us.
+    pub(super) since: u64,
+    /// Who forked it, where that was seen; 0 else.
+    pub(super) parent: u32,
     /// Clock ticks since boot, 0 where it was not read.
     pub(super) start: u64,
     /// Events up to this time are in it already.
@@ -82,6 +87,8 @@ pub struct Processes {
     pub(super) ending: FxHashMap<u32, u8>,
     /// To be handed over once more, and when.
     pub(super) again: VecDeque<(u64, u32)>,
+    /// The mappings of images that ended, for late samples.
+    pub(super) past: Past,
     /// Who ended: when to forget it, pid, generation.
     pub(super) ended: VecDeque<(u32, u32, u64)>,
     /// To be read in the round through all of /proc that is under way.
@@ -115,10 +122,17 @@ impl Processes {
             purse: Purse::default(),
             ending: FxHashMap::default(),
             again: VecDeque::new(),
+            past: Past::default(),
             ended: VecDeque::new(),
             to_read: Vec::new(),
             rounds: Rounds::default(),
         }
+    }
+
+    /// The mappings of the image that the pid ran at a time.
+    pub fn space_at(&self, pid: u32, time: u64) -> Option<&Space> {
+        let now = self.all.get(&pid).filter(|p| p.since <= time && !p.kernel_thread);
+        now.map(|p| &p.space).or_else(|| self.past.find(pid, time))
     }
 
     /// Whether another process may be taken in; makes room for it where it can.
@@ -178,6 +192,8 @@ impl Processes {
         let identity = Arc::new(identity);
         self.shared.begin_life(pid, Life { since, identity: Arc::clone(&identity) });
         let process = Process {
+            since,
+            parent: 0,
             start: 0,
             as_of: since,
             identity,
@@ -232,6 +248,7 @@ impl Processes {
         self.roomless.remove(&pid);
         self.ending.remove(&pid);
         self.ended.push_back((self.shared.seconds() + GRACE, pid, process.identity.generation));
+        self.past.add(pid, process.since, monotonic_ns(), process.space);
         if process.published { self.sink.remove(pid) } else { 0 }
     }
 }

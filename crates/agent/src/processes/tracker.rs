@@ -17,6 +17,7 @@ use rustc_hash::FxHashSet;
 
 use super::{
     handle::Handle,
+    late::Late,
     records::{self, Event, Record},
     shared::Shared,
     sink::{MappingSink, TableSink},
@@ -119,6 +120,7 @@ pub struct Tracker {
     processes: Processes,
     registry: Registry,
     builder: Builder,
+    late: Late,
     /// Records that are not old enough, in order.
     held: Vec<Record>,
     scratch: Vec<u8>,
@@ -180,6 +182,7 @@ impl Tracker {
                 options.index_wanted,
             ),
             builder,
+            late: Late::default(),
             held: Vec::new(),
             scratch: Vec::new(),
             scan_wanted: true,
@@ -216,6 +219,7 @@ impl Tracker {
         if self.scanned != 0 && !self.processes.is_scanning() {
             self.shared.known_until.store(horizon, Ordering::Release);
         }
+        self.late.turn(horizon, &self.processes, &self.registry, &self.shared);
         if !self.shared.ready.load(Ordering::Relaxed) {
             let waited = monotonic_ns() - self.started > READY_WITHIN_NS;
             if self.scanned != 0 && !self.processes.is_scanning() && (waited || !self.registry.is_looking()) {
@@ -227,7 +231,7 @@ impl Tracker {
 
     fn wait(&mut self) {
         let unsettled = self.processes.unsettled();
-        let soon = !self.held.is_empty() || unsettled == Some(0);
+        let soon = !self.held.is_empty() || unsettled == Some(0) || self.late.is_soon();
         self.shared.stats.turns.add(1);
         let pace = self.pace;
         self.pace = if soon { (pace * 2).min(BUSY_WAIT) } else { (pace / 2).max(SHORT_WAIT) };

@@ -11,7 +11,7 @@ use super::{
     records::{FileId, NewMapping},
     table::{MAX_ENDED, Processes},
 };
-use crate::executables::Registry;
+use crate::{bpf::monotonic_ns, executables::Registry};
 
 /// Seconds in which each process is looked at once, where there are few.
 const ROUND: usize = 30;
@@ -123,6 +123,7 @@ impl Processes {
         let all = &self.all;
         self.waiting.sweep(|pid| all.contains_key(&pid));
         self.strings.sweep();
+        self.past.sweep(monotonic_ns());
         self.spaces.sweep();
         registry.sweep(&mapped);
     }

@@ -1,7 +1,7 @@
 //! A tracker with lists instead of the kernel's maps, and programs to follow.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     io::{BufRead, BufReader, Write},
     path::{Path, PathBuf},
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
@@ -13,7 +13,11 @@ use std::{
 };
 
 use everflame_agent::{
-    bpf::monotonic_ns,
+    bpf::{
+        abi,
+        host::{TableView, Tables},
+        monotonic_ns,
+    },
     executables::SymbolIndex,
     identity::ProcessIdentity,
     processes::{
@@ -48,6 +52,8 @@ pub fn is_root() -> bool {
 pub struct Lists {
     pub mappings: Mutex<HashMap<u32, Vec<MappingEntry>>>,
     pub tables: Mutex<HashMap<u32, Vec<u8>>>,
+    /// Executables that were said to have none.
+    pub without: Mutex<HashSet<u32>>,
     pub indexes: Mutex<Vec<SymbolIndex>>,
     /// While it is set, the sink of mappings does not answer.
     pub stalled: AtomicBool,
@@ -86,6 +92,22 @@ impl TableSink for Sink {
 
     fn withdraw(&mut self, executable: u32) {
         self.0.tables.lock().unwrap().remove(&executable);
+    }
+
+    fn never(&mut self, executable: u32) {
+        self.withdraw(executable);
+        self.0.without.lock().unwrap().insert(executable);
+    }
+
+    fn look(&self, with: &mut dyn FnMut(&TableView<'_>)) {
+        let mut tables = Tables::default();
+        for (executable, table) in self.0.tables.lock().unwrap().iter() {
+            tables.add(*executable, table);
+        }
+        for executable in self.0.without.lock().unwrap().iter() {
+            tables.set_place(*executable, abi::TABLE_NEVER);
+        }
+        with(&tables.view());
     }
 }
 

@@ -254,15 +254,15 @@ fn fifos_and_strangers_are_never_opened() {
         name: fifo.to_str().unwrap().as_bytes().into(),
     };
     let own = std::process::id();
-    assert!(matches!(open::find(own, &mapping), Err(OpenError::NotRegular)), "and it did not wait for a writer");
+    assert!(matches!(open::find(own, 0, &mapping), Err(OpenError::NotRegular)), "and it did not wait for a writer");
     let plain = temp.path().join("plain");
     std::fs::write(&plain, "x").unwrap();
     mapping.name = plain.to_str().unwrap().as_bytes().into();
-    assert!(matches!(open::find(own, &mapping), Err(OpenError::Gone)), "another inode is another file");
+    assert!(matches!(open::find(own, 0, &mapping), Err(OpenError::Gone)), "another inode is another file");
     mapping.file.inode = std::fs::metadata(&plain).unwrap().ino();
-    assert_eq!(open::find(own, &mapping).unwrap().stamp.size, 1);
+    assert_eq!(open::find(own, 0, &mapping).unwrap().stamp.size, 1);
     mapping.name = b"/proc/self/exe"[..].into();
-    assert!(matches!(open::find(own, &mapping), Err(OpenError::Gone)), "magic links are not followed");
+    assert!(matches!(open::find(own, 0, &mapping), Err(OpenError::Gone)), "magic links are not followed");
 }
 
 #[test]
