@@ -46,7 +46,7 @@ pub fn play() -> anyhow::Result<Value> {
         }
         anyhow::Ok(())
     };
-    let shares = ["truth_cpp", "truth_musl"].map(|name| Program::start(name, &["8", WARM_UP]));
+    let shares = ["truth_cpp", "truth_musl"].map(|name| Program::start(name, &["12", WARM_UP]));
     scene(&mut recorder, &mut shares.into_iter().collect::<Result<_, _>>()?)?;
     let shapes = ["deep", "signals"].map(|name| Program::start(name, &["2", WARM_UP]));
     scene(&mut recorder, &mut shapes.into_iter().collect::<Result<_, _>>()?)?;

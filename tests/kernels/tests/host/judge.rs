@@ -29,8 +29,10 @@ fn account(scenes: &Value) {
     assert_eq!(taken, idle + ring + full, "every tick has one end");
     assert_eq!(full, 0, "the ring was large enough");
     assert_eq!(ring, number(&scenes["samples"]) + number(&scenes["own"]), "every record became a sample");
-    // An emulated clock is late by whole periods where the host is busy: those are missed.
-    for (name, least) in [("before_hotplug", 0.97), ("after_hotplug", 0.0)] {
+    // An emulated clock is late by whole periods where the host is busy: those are missed. The
+    // gap at each move of the period, one a second and CPU, is not counted: 1 % of the ticks on
+    // a busy host, 3.5 % on one with seven times more to do than it can.
+    for (name, least) in [("before_hotplug", 0.9), ("after_hotplug", 0.0)] {
         let sums = &scenes[name];
         let known = |sums: &Value| ["taken", "missed_sure", "missed_perhaps_idle"].map(|name| number(&sums[name]));
         let came = known(sums).iter().sum::<u64>() - known(&scenes["begin"]).iter().sum::<u64>();
