@@ -123,8 +123,10 @@ export class AccountingPanel {
           `surely, ${percent(s.missedSure, ticks)}; perhaps, while idle: ${count(s.missedPerhaps)}`,
           s.missedSure > ticks * 0.01,
         ),
+        node?.second_opinion && opinion(node.second_opinion),
       ),
       this.reasons(account, s),
+      node?.second_opinion && disagreements(node.second_opinion),
     );
   }
 
@@ -162,6 +164,39 @@ export class AccountingPanel {
       ),
     );
   }
+}
+
+/** How many of the stacks that were walked twice came out the same. */
+function opinion(said: api.SecondOpinion): HTMLElement | null {
+  if (said.every === 0) return null;
+  const judged = said.agree + said.differ + said.shorter;
+  const note = `${count(said.agree)} of ${count(judged)} stacks; one in ${count(said.every)} is walked again by an independent unwinder`;
+  return figure("second opinion agrees", judged > 0 ? percent(said.agree, judged) : "–", note, said.differ > 0);
+}
+
+/** The executables whose steps the independent unwinder sees otherwise. */
+function disagreements(said: api.SecondOpinion): HTMLElement | null {
+  const rows = said.executables.filter((executable) => executable.differ + executable.shorter > 0);
+  if (rows.length === 0) return null;
+  return h(
+    "table",
+    { class: "reasons" },
+    h("caption", {}, "Stacks that the second opinion sees otherwise, by the executable whose step differs"),
+    h(
+      "tbody",
+      {},
+      ...rows.map(({ name, agree, differ, shorter }) =>
+        h(
+          "tr",
+          {},
+          h("td", { class: "main" }, name),
+          h("td", { class: "number" }, differ > 0 ? `${count(differ)} differ` : ""),
+          h("td", { class: "number" }, shorter > 0 ? `${count(shorter)} end early` : ""),
+          h("td", { class: "number faint" }, `${count(agree)} agree`),
+        ),
+      ),
+    ),
+  );
 }
 
 function figure(label: string, amount: number | string, note: string, warn = false): HTMLElement {

@@ -83,6 +83,16 @@ export interface Process {
   last_seen: string | number;
 }
 
+/** What an independent unwinder says of one in `every` of an agent's stacks. */
+export interface SecondOpinion {
+  every: number;
+  agree: number;
+  differ: number;
+  shorter: number;
+  not_judged: Record<string, number>;
+  executables: { name: string; agree: number; differ: number; shorter: number }[];
+}
+
 export interface Node {
   node: string;
   instance: string;
@@ -93,6 +103,7 @@ export interface Node {
   last_seen: string | number;
   cpu_percent: number;
   memory_bytes: number;
+  second_opinion?: SecondOpinion;
 }
 
 export interface Account {

@@ -17,11 +17,13 @@ use crate::{
     config::AgentConfig,
     export::{Exporter, SymbolUploader, refuse_taken},
     ledger::{About, KernelCounters, KernelCounts, KernelUsage, Ledger, new_instance},
+    opinion::{Case, Opinions, Tally},
     pins::Pins,
     presence,
     processes::{Handle, TrackerOptions},
     sampler::{Sampler, Sampling},
     status::{Metrics, Status, StatusServer},
+    worker::client::Worker,
 };
 
 /// How often the ring is looked at. The kernel wakes us earlier when it is half full.
@@ -86,13 +88,24 @@ impl Agent {
             index_wanted: Some(Box::new(move |content| !asked.has(content))),
             ..config.tracker()
         };
+        let (worker, timeout) = (tracker.worker.clone(), tracker.worker_timeout);
         let sampling = sampler.start(tracker)?;
+        let tally = Arc::new(Tally::new(options.copy_every));
+        if options.copy_every > 0 {
+            ledger.with_opinions(Arc::clone(&tally));
+        }
+        let opinions = (options.copy_every > 0).then(|| {
+            let worker = Worker::new(worker, timeout);
+            Opinions::start(worker, Box::new(sampling.tracker().clone()), Arc::clone(&tally))
+        });
+        let opinions = opinions.transpose().map_err(AgentError::Start)?;
         let figures = Figures {
             ledger: Arc::clone(&ledger),
             exporter: Arc::clone(&exporter),
             symbols: Arc::clone(&symbols),
             tracker: sampling.tracker().clone(),
             pins_removed,
+            tally,
         };
         let start = |listener| StatusServer::start(listener, Arc::new(figures)).map_err(AgentError::Start);
         let status = listener.map(start).transpose()?;
@@ -100,6 +113,7 @@ impl Agent {
         let pipeline = Pipeline {
             aggregate: Aggregate::new(&config.node, &about.instance).in_project(config.project.as_deref()),
             sampling,
+            opinions,
             ledger: Arc::clone(&ledger),
             exporter: Arc::clone(&exporter),
             pins,
@@ -136,6 +150,7 @@ impl Agent {
 
 struct Pipeline {
     sampling: Sampling,
+    opinions: Option<Opinions>,
     aggregate: Aggregate,
     ledger: Arc<Ledger>,
     exporter: Arc<Exporter>,
@@ -171,6 +186,9 @@ impl Pipeline {
         self.aggregate.look_at_clock();
         self.ledger.consumed(turn.drained);
         for sample in &turn.samples {
+            if let (Some(opinions), Some(case)) = (&self.opinions, Case::of(sample)) {
+                opinions.offer(case);
+            }
             self.aggregate.add(sample, self.sampling.describer());
             if self.aggregate.is_full() {
                 self.seal();
@@ -194,6 +212,7 @@ struct Figures {
     symbols: Arc<SymbolUploader>,
     tracker: Handle,
     pins_removed: u64,
+    tally: Arc<Tally>,
 }
 
 impl Status for Figures {
@@ -215,6 +234,7 @@ impl Status for Figures {
         metrics.gauge("other_samplers", "Other samplers on this machine: each costs once more.", &[], others);
         let help = "Pinned counters of dead agents that were removed because their spool is gone.";
         metrics.counter("stale_pins_removed", help, &[], self.pins_removed as f64);
+        self.tally.metrics(metrics);
         for (name, figure) in self.tracker.stats().iter() {
             let help = format!("Processes and executables: {}.", name.replace('_', " "));
             metrics.gauge(&format!("tracker_{name}"), &help, &[], figure as f64);

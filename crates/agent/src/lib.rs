@@ -12,6 +12,7 @@ pub mod export;
 pub mod identity;
 pub mod ledger;
 pub mod memory;
+pub mod opinion;
 pub mod pins;
 pub mod presence;
 pub mod processes;

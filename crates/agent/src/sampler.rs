@@ -56,6 +56,8 @@ pub struct SamplerOptions {
     pub only_wanted: bool,
     /// What memory may be taken.
     pub memory: Memory,
+    /// Every so manieth user stack comes with a copy of what it was made of; 0 for none.
+    pub copy_every: u32,
 }
 
 /// The loaded kernel side; nothing is sampled yet.
@@ -83,6 +85,7 @@ impl Sampler {
             // Some more than are tracked: the kernel programs add those that are not yet.
             processes: (options.memory.processes() + options.memory.processes() / 8) as u32,
             stack_bytes: options.memory.stacks(),
+            copy_every: options.copy_every,
             ..ProgramOptions::default()
         })?;
         let presence = Presence::announce();

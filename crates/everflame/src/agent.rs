@@ -25,7 +25,8 @@ pub fn run(options: AgentOptions) -> anyhow::Result<()> {
     // Signals are heard from the start: what began is ended in order.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let stop = runtime.block_on(async { server::stop(options.duration) })?;
-    let sampler = Sampler::load(&sampler_options(options.rate, &options.sampling))?;
+    let copy_every = options.opinion.second_opinion;
+    let sampler = Sampler::load(&SamplerOptions { copy_every, ..sampler_options(options.rate, &options.sampling) })?;
     let mut config = AgentConfig {
         endpoint,
         spool: options.spool,
@@ -56,6 +57,7 @@ pub fn sampler_options(rate: u32, sampling: &SamplingOptions) -> SamplerOptions 
         time_limit_us: sampling.time_limit_us,
         only_wanted: false,
         memory: Memory::new(sampling.memory),
+        copy_every: 0,
     }
 }
 

@@ -79,6 +79,14 @@ pub struct SamplingOptions {
     pub no_service_env: bool,
 }
 
+/// How the agent checks itself.
+#[derive(Debug, Args)]
+pub struct OpinionOptions {
+    /// Have one stack in N walked again by an independent unwinder, and publish how far both agree; 0 for none
+    #[arg(long, value_name = "N", env = "EVERFLAME_SECOND_OPINION", default_value_t = 1000)]
+    pub second_opinion: u32,
+}
+
 /// Options of `up`.
 #[derive(Debug, Args)]
 pub struct UpOptions {
@@ -97,6 +105,9 @@ pub struct UpOptions {
     /// How the kernel side is set up.
     #[command(flatten)]
     pub sampling: SamplingOptions,
+    /// How the agent checks itself.
+    #[command(flatten)]
+    pub opinion: OpinionOptions,
     /// How long and how much to keep.
     #[command(flatten)]
     pub retention: RetentionOptions,
@@ -135,6 +146,9 @@ pub struct AgentOptions {
     /// How the kernel side is set up.
     #[command(flatten)]
     pub sampling: SamplingOptions,
+    /// How the agent checks itself.
+    #[command(flatten)]
+    pub opinion: OpinionOptions,
 }
 
 /// How long and how much to keep.

@@ -10,7 +10,7 @@ use std::{
 };
 
 use anyhow::{Context, bail};
-use everflame_agent::{Agent, AgentConfig, Sampler};
+use everflame_agent::{Agent, AgentConfig, Sampler, SamplerOptions};
 
 use crate::{Told, agent, options::UpOptions, privileges, server};
 
@@ -24,7 +24,9 @@ pub fn run(options: UpOptions, log: &str) -> anyhow::Result<()> {
     // Signals are heard from the start: what began is ended in order.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let stop = runtime.block_on(async { server::stop(options.duration) })?;
-    let sampler = Sampler::load(&agent::sampler_options(options.rate, &options.sampling))?;
+    let copy_every = options.opinion.second_opinion;
+    let sampling = agent::sampler_options(options.rate, &options.sampling);
+    let sampler = Sampler::load(&SamplerOptions { copy_every, ..sampling })?;
     privileges::prepare_data(&options.data)?;
     let mut child = start_server(&options, log)?;
     let address = match ready_address(&mut child) {

@@ -10,6 +10,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::SecondOpinion;
+
 /// Name of the request header (gRPC metadata and HTTP alike).
 pub const REPORT_HEADER: &str = "everflame-report";
 
@@ -51,4 +53,8 @@ pub struct Report {
     pub missed_sure: u64,
     /// The same, where the CPU may have been idle.
     pub missed_perhaps_idle: u64,
+    /// What a second unwinder says of the stacks, now and then: what was said before holds
+    /// until then. Agents before it say nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub second_opinion: Option<SecondOpinion>,
 }

@@ -9,7 +9,7 @@ use common::{
     batch::{Made, now, report},
     server::Running,
 };
-use everflame_profile::{Completeness, report::REPORT_HEADER};
+use everflame_profile::{Completeness, ExecutableOpinion, SecondOpinion, report::REPORT_HEADER};
 use everflame_server::web;
 use serde_json::Value;
 
@@ -103,6 +103,9 @@ fn answers_have_the_shape_that_the_document_says() {
         .stack(&["walk"], Completeness::NoUnwindInfo, now() - 8_000_000_000, 2);
     let mut sent = report(1, 9, 1);
     sent.in_flight.insert("spool".into(), 1);
+    let executable = ExecutableOpinion { name: "envoy".into(), agree: 7, ..ExecutableOpinion::default() };
+    sent.second_opinion =
+        Some(SecondOpinion { every: 1000, agree: 7, executables: vec![executable], ..Default::default() });
     let header = serde_json::to_string(&sent).expect("JSON");
     assert_eq!(server.ingest(&[(REPORT_HEADER, &header)], &made.bytes()).status, 200);
     let program = std::fs::read(std::env::current_exe().expect("this program")).expect("its bytes");

@@ -6,7 +6,7 @@ mod common;
 use std::{collections::BTreeMap, fs, time::Duration};
 
 use common::{MS, SECOND, all, id, labels, now, options, select, simple, total};
-use everflame_profile::{Completeness, Report, Str};
+use everflame_profile::{Completeness, Report, SecondOpinion, Str};
 use everflame_store::{Append, Appended, Embedded, Options, Store, StoreError};
 
 fn open(options: Options) -> Embedded {
@@ -298,4 +298,17 @@ fn queries_run_while_blocks_are_written_merged_and_dropped() {
         }
         assert_eq!(total(&store), writer.join().unwrap());
     });
+}
+
+#[test]
+fn a_second_opinion_holds_until_it_is_said_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(options(dir.path()));
+    let said = |agree| Some(SecondOpinion { every: 1000, agree, ..SecondOpinion::default() });
+    for (sequence, says, holds) in [(1, None, None), (2, said(7), said(7)), (3, None, said(7)), (4, said(9), said(9))] {
+        let report = Report { second_opinion: says, ..report("a", sequence) };
+        store.append(&simple(Some(id(sequence)), now(), 1), Some(&report), now()).unwrap();
+        let node = &store.nodes().unwrap()[0];
+        assert_eq!((node.report.sequence, &node.report.second_opinion), (sequence, &holds));
+    }
 }

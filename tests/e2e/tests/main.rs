@@ -16,6 +16,7 @@ mod suite {
     pub mod menagerie;
     pub mod native;
     pub mod noise;
+    pub mod opinion;
     pub mod otlp;
     pub mod places;
     pub mod refusals;
@@ -66,6 +67,7 @@ fn main() -> ExitCode {
         ("menagerie::stacks_of_every_kind_reach_their_root", menagerie::stacks_of_every_kind_reach_their_root),
         ("envoy::whole_stacks_that_perf_agrees_with", envoy::whole_stacks_that_perf_agrees_with),
         ("memory::a_limit_that_holds", memory::a_limit_that_holds),
+        ("opinion::two_walks_agree", opinion::two_walks_agree),
         ("conservation::taken_is_the_kernels_run_count", conservation::taken_is_the_kernels_run_count),
         ("conservation::outages_and_kills", conservation::outages_and_kills),
         ("conservation::another_bpf_program_busy", conservation::another_bpf_program_busy),

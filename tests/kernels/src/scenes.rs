@@ -29,8 +29,14 @@ const WARM_UP: &str = "4";
 /// Plays all scenes and tells what was recorded.
 pub fn play() -> anyhow::Result<Value> {
     let memory = Memory::default();
-    let options =
-        SamplerOptions { rate: RATE, ring_bytes: 1 << 20, time_limit_us: 100_000, only_wanted: false, memory };
+    let options = SamplerOptions {
+        rate: RATE,
+        ring_bytes: 1 << 20,
+        time_limit_us: 100_000,
+        only_wanted: false,
+        memory,
+        copy_every: 0,
+    };
     let sampler = Sampler::load(&options)?;
     let counters = sampler.programs().counters()?;
     let kernels_own = KernelsOwn::of_sampler()?;

@@ -8,7 +8,7 @@ mod job;
 pub mod open;
 mod registry;
 mod tables;
-mod vdso;
+pub(crate) mod vdso;
 
 use everflame_profile::{ContentId, Str};
 

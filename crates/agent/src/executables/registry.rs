@@ -228,8 +228,7 @@ impl Registry {
             Wish::Facts => executable.state = State::Asked,
             Wish::Table => executable.table = Table::Asked,
             Wish::Index => executable.index = Index::Asked,
-            #[cfg(test)]
-            Wish::Fault => {}
+            _ => {}
         }
     }
 
@@ -259,8 +258,7 @@ impl Registry {
                 self.take_index(number, result.map_err(|e| e.to_string()));
                 Change::None
             }
-            #[cfg(test)]
-            (Wish::Fault, _) => Change::None,
+            _ => Change::None,
         };
         if let Some(wish) = self.wish(number) {
             self.ask(number, wish, job.file);

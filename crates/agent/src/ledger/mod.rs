@@ -45,7 +45,7 @@ pub mod account;
 pub mod region;
 
 use std::sync::{
-    Mutex, MutexGuard, PoisonError,
+    Arc, Mutex, MutexGuard, OnceLock, PoisonError,
     atomic::{AtomicU64, Ordering},
 };
 
@@ -55,6 +55,8 @@ use serde::{Deserialize, Serialize};
 use account::{Account, Saved};
 pub use account::{Figures, Reason};
 pub use region::{REGION_WORDS, Region, RegionError};
+
+use crate::opinion::Tally;
 
 /// Dead instances whose accounts are kept at the same time; older ones are closed with
 /// what is known.
@@ -143,6 +145,7 @@ pub struct Ledger {
     accounts: Mutex<Accounts>,
     usage: crate::usage::UsageMeter,
     acknowledged_requests: AtomicU64,
+    opinions: OnceLock<Arc<Tally>>,
 }
 
 #[derive(Debug)]
@@ -164,6 +167,7 @@ impl Ledger {
             accounts: Mutex::new(Accounts { open: vec![own], closed: Vec::new() }),
             usage: crate::usage::UsageMeter::default(),
             acknowledged_requests: AtomicU64::new(0),
+            opinions: OnceLock::new(),
         })
     }
 
@@ -185,6 +189,12 @@ impl Ledger {
     /// Name of this instance.
     pub fn instance(&self) -> String {
         self.lock().own().about.instance.clone()
+    }
+
+    /// Reports of this instance say from now on what the second unwinder says.
+    pub fn with_opinions(&self, tally: Arc<Tally>) {
+        // There is one for each run.
+        let _ = self.opinions.set(tally);
     }
 
     /// `samples` were taken out of the ring buffer into the aggregate.
@@ -235,6 +245,7 @@ impl Ledger {
             let (cpu_percent, resident) = self.usage.since_last(account.usage().run_ns);
             report.cpu_percent = cpu_percent;
             report.memory_bytes = resident + map_bytes;
+            report.second_opinion = self.opinions.get().and_then(|tally| tally.report());
         }
         Some(report)
     }

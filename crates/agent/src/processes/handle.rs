@@ -9,6 +9,7 @@ use everflame_profile::{Completeness, Mapping, Str};
 
 use super::{shared::Shared, stats::TrackerStats};
 use crate::{
+    bpf::abi,
     executables::Queue,
     identity::ProcessIdentity,
     sample::{ExecutableNumber, FIRST_EXECUTABLE, Place, RawSample},
@@ -91,6 +92,12 @@ impl Handle {
     /// How many late samples wait.
     pub fn late(&self) -> usize {
         self.shared.late.waiting()
+    }
+
+    /// The mappings that a process had at a time (CLOCK_MONOTONIC, nanoseconds), sorted; `None`
+    /// where that is not known any more. Waits for the tracker's next turn.
+    pub fn mappings(&self, pid: u32, time: u64) -> Option<Vec<abi::Mapping>> {
+        self.shared.asked.ask(pid, time, || self.shared.wake())
     }
 
     /// From now on late samples wait for nothing.

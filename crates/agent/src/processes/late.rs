@@ -219,7 +219,7 @@ fn is_cut(copy: &UserStack) -> bool {
 
 /// The mappings that were there at a time, as the walk wants them. Those of executables that
 /// nothing is known of yet have no table yet either, which is what ends the walk.
-fn place(space: &Space, time: u64, registry: &Registry, mappings: &mut Vec<abi::Mapping>) {
+pub(super) fn place(space: &Space, time: u64, registry: &Registry, mappings: &mut Vec<abi::Mapping>) {
     mappings.clear();
     for area in space.areas().iter().filter(|area| area.since <= time) {
         let (executable, bias) = match registry.place(area.number, area.start, area.offset) {

@@ -2,6 +2,7 @@
 //! One thread, the tracker, follows them through perf's side band and /proc and keeps the
 //! kernel's tables right.
 
+mod asked;
 mod events;
 mod facts;
 mod handle;

@@ -12,7 +12,7 @@ use std::{
 use everflame_profile::Mapping;
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use super::{late::Exchange, stats::Stats};
+use super::{asked::Asked, late::Exchange, stats::Stats};
 use crate::{bpf::monotonic_ns, executables, identity::ProcessIdentity};
 
 /// Processes that wait to be read again, at most.
@@ -46,6 +46,7 @@ pub struct Shared {
     /// Up to when (CLOCK_MONOTONIC, nanoseconds) all news is taken in; 0 at first.
     pub known_until: AtomicU64,
     pub late: Exchange,
+    pub asked: Asked,
     pub ready: AtomicBool,
     pub stopped: AtomicBool,
     /// Never blocks.
@@ -64,6 +65,7 @@ impl Shared {
             sampled: Mutex::default(),
             known_until: AtomicU64::new(0),
             late: Exchange::default(),
+            asked: Asked::default(),
             ready: AtomicBool::new(false),
             stopped: AtomicBool::new(false),
             wake,

@@ -220,6 +220,7 @@ impl Tracker {
             self.shared.known_until.store(horizon, Ordering::Release);
         }
         self.late.turn(horizon, &self.processes, &self.registry, &self.shared);
+        self.shared.asked.answer(&self.processes, &self.registry);
         if !self.shared.ready.load(Ordering::Relaxed) {
             let waited = monotonic_ns() - self.started > READY_WITHIN_NS;
             if self.scanned != 0 && !self.processes.is_scanning() && (waited || !self.registry.is_looking()) {

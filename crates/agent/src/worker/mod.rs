@@ -7,18 +7,23 @@
 pub mod client;
 mod confine;
 mod filter;
-mod mapping;
+pub(crate) mod mapping;
 pub mod protocol;
 
 use std::{
     io::Write,
     os::{fd::AsFd, unix::net::UnixStream},
+    panic::AssertUnwindSafe,
     process::ExitCode,
 };
 
+use everflame_profile::ContentId;
 use protocol::{Answer, Request, Wish};
 
-use crate::sys;
+use crate::{
+    opinion::{Images, Question},
+    sys,
+};
 
 /// CPU seconds after which a worker makes room for a fresh one.
 const RETIRE_CPU_SECONDS: u64 = 30;
@@ -47,6 +52,7 @@ fn serve(mut socket: &UnixStream) -> std::io::Result<()> {
     // What a hostile file provokes is told in the answer.
     std::panic::set_hook(Box::new(|_| {}));
     let mut buffer = [0; protocol::REQUEST_BYTES];
+    let mut images = Images::default();
     loop {
         let (length, fd) = sys::receive_with_fd(socket, &mut buffer)?;
         if length == 0 {
@@ -57,10 +63,11 @@ fn serve(mut socket: &UnixStream) -> std::io::Result<()> {
         let result = match fd {
             Some(fd) => mapping::Mapped::new(&fd.into(), request.size)
                 .map_err(|e| format!("cannot be mapped: {e}"))
-                .and_then(|mapped| look(mapped.bytes(), &request)),
+                .and_then(|mapped| look(mapped, &request, &mut images)),
             None => Err("no file came with the request".into()),
         };
-        let last = request.size >= RETIRE_FILE || sys::cpu_seconds() >= RETIRE_CPU_SECONDS;
+        let large = request.size >= RETIRE_FILE && request.wish != Wish::Module;
+        let last = large || sys::cpu_seconds() >= RETIRE_CPU_SECONDS;
         socket.write_all(&Answer { last, result }.to_bytes())?;
         if last {
             return Ok(());
@@ -69,22 +76,34 @@ fn serve(mut socket: &UnixStream) -> std::io::Result<()> {
 }
 
 /// Does what is wished, whatever the bytes are.
-fn look(bytes: &[u8], request: &Request) -> Result<Vec<u8>, String> {
-    let done = std::panic::catch_unwind(|| match request.wish {
+fn look(file: mapping::Mapped, request: &Request, images: &mut Images) -> Result<Vec<u8>, String> {
+    let done = std::panic::catch_unwind(AssertUnwindSafe(|| match request.wish {
         Wish::Facts => {
-            let facts = everflame_symbols::inspect(bytes).map_err(|e| e.to_string())?;
+            let facts = everflame_symbols::inspect(file.bytes()).map_err(|e| e.to_string())?;
             Ok(protocol::facts_to_bytes(&facts))
         }
         Wish::Table => {
-            let table = everflame_unwind::convert(bytes, &Default::default()).map_err(|e| e.to_string())?;
+            let table = everflame_unwind::convert(file.bytes(), &Default::default()).map_err(|e| e.to_string())?;
             Ok(table.bytes().to_vec())
         }
         Wish::Index => {
-            everflame_symbols::build_index(bytes, &request.name, &Default::default()).map_err(|e| e.to_string())
+            everflame_symbols::build_index(file.bytes(), &request.name, &Default::default()).map_err(|e| e.to_string())
+        }
+        Wish::Module => {
+            let content = ContentId::parse(&request.name).ok_or("the name is no content id")?;
+            images.add(content, file).map(|()| Vec::new())
+        }
+        Wish::Question => {
+            let question = Question::from_bytes(file.bytes()).ok_or("not a question")?;
+            Ok(images.answer(&question).to_bytes())
         }
         #[cfg(test)]
-        Wish::Fault => protocol::fault(bytes),
-    });
+        Wish::Fault => protocol::fault(file.bytes()),
+    }));
+    if done.is_err() {
+        // What it was about may be half changed.
+        *images = Images::default();
+    }
     done.unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
         Err(format!("the parser panicked: {}", text.unwrap_or("no message")))

@@ -32,6 +32,10 @@ pub enum Wish {
     Table,
     /// Its symbol index.
     Index,
+    /// It is kept for questions; the request's name is its content id.
+    Module,
+    /// The file is a question: see [`crate::opinion`].
+    Question,
     /// For tests: what the file's first byte says, see [`fault`].
     #[cfg(test)]
     Fault,
@@ -55,8 +59,10 @@ impl Request {
             Wish::Facts => 1u32,
             Wish::Table => 2,
             Wish::Index => 3,
+            Wish::Module => 4,
+            Wish::Question => 5,
             #[cfg(test)]
-            Wish::Fault => 4,
+            Wish::Fault => 6,
         };
         let mut end = self.name.len().min(MAX_NAME);
         while !self.name.is_char_boundary(end) {
@@ -80,8 +86,10 @@ impl Request {
             1 => Wish::Facts,
             2 => Wish::Table,
             3 => Wish::Index,
+            4 => Wish::Module,
+            5 => Wish::Question,
             #[cfg(test)]
-            4 => Wish::Fault,
+            6 => Wish::Fault,
             _ => return None,
         };
         Some(Self { size: u64::from_le_bytes(*size), wish, name: String::from_utf8_lossy(name).into_owned() })

@@ -20,7 +20,7 @@ use crate::{app::App, query::time, web::error::ApiError};
 pub const MAX_REPORT_BYTES: usize = 16 << 10;
 /// Bytes of memory that one decoded request may take.
 pub const MAX_DECODED_BYTES: usize = 512 << 20;
-/// Most stages and reasons in a report.
+/// Most stages, reasons and executables in a report.
 pub const MAX_REPORT_KEYS: usize = 64;
 
 /// Reads the sender's report, where there is one.
@@ -37,6 +37,10 @@ pub fn report(headers: &HeaderMap) -> Result<Option<Report>, ApiError> {
     }
     if report.in_flight.len() > MAX_REPORT_KEYS || report.dropped.len() > MAX_REPORT_KEYS {
         return Err(wrong(format!("more than {MAX_REPORT_KEYS} stages or reasons: merge some")));
+    }
+    let opinion = report.second_opinion.as_ref();
+    if opinion.is_some_and(|o| o.executables.len() > MAX_REPORT_KEYS || o.not_judged.len() > MAX_REPORT_KEYS) {
+        return Err(wrong(format!("more than {MAX_REPORT_KEYS} executables or reasons: merge some")));
     }
     Ok(Some(report))
 }

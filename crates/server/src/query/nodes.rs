@@ -14,7 +14,7 @@ pub fn answer(store: &dyn Store) -> Result<Vec<u8>, ApiError> {
         .iter()
         .map(|node| {
             let report = &node.report;
-            json!({
+            let mut answer = json!({
                 "node": report.node,
                 "instance": report.instance,
                 "agent_version": report.agent_version,
@@ -24,7 +24,11 @@ pub fn answer(store: &dyn Store) -> Result<Vec<u8>, ApiError> {
                 "last_seen": seconds(node.last_seen),
                 "cpu_percent": report.cpu_percent,
                 "memory_bytes": report.memory_bytes,
-            })
+            });
+            if let Some(opinion) = &report.second_opinion {
+                answer["second_opinion"] = json!(opinion);
+            }
+            answer
         })
         .collect();
     Ok(json!({ "nodes": nodes }).to_string().into_bytes())

@@ -52,7 +52,9 @@ impl Instances {
         }
         let known = self.by_id.entry(report.instance.clone()).or_default();
         if known.report.instance.is_empty() || report.sequence >= known.report.sequence {
-            known.report = report.clone();
+            let older = std::mem::replace(&mut known.report, report.clone());
+            // It is said now and then, and holds until it is said anew.
+            known.report.second_opinion = known.report.second_opinion.take().or(older.second_opinion);
         }
         known.last_seen = known.last_seen.max(received);
         known.by_completeness.resize(Completeness::ALL.len(), 0);
