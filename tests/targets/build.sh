@@ -39,6 +39,8 @@ LIBRARIES=-lpthread build threads gcc c/threads.c "${bare[@]}"
 build storm gcc c/storm.c "${bare[@]}"
 build brief gcc c/brief.c "${bare[@]}"
 LIBRARIES=-ldl build soak gcc c/soak.c "${bare[@]}"
+build lives gcc c/lives.c "${bare[@]}"
+build lives_musl musl-gcc c/lives.c "${bare[@]}" -static
 build bpf_busy gcc c/bpf_busy.c "${bare[@]}"
 build hostile gcc c/hostile.c "${bare[@]}"
 build truth_rust rustc rust/truth.rs --edition 2024 -O -C force-frame-pointers=no

@@ -12,6 +12,7 @@ mod suite {
     pub mod envoy;
     pub mod examiner;
     pub mod known_truth;
+    pub mod lives;
     pub mod memory;
     pub mod menagerie;
     pub mod native;
@@ -56,7 +57,9 @@ fn main() -> ExitCode {
         ("shapes::deep_recursion", shapes::deep_recursion),
         ("native::every_shape_of_stack", native::every_shape_of_stack),
         ("shapes::thread_names", shapes::thread_names),
-        ("shapes::short_lives", shapes::short_lives),
+        ("lives::at_97_hertz", lives::at_97_hertz),
+        ("lives::at_20_hertz", lives::at_20_hertz),
+        ("lives::in_another_root", lives::in_another_root),
         ("places::library_loaded_late", places::library_loaded_late),
         ("places::library_in_the_place_of_another", places::library_in_the_place_of_another),
         ("places::deleted_executable", places::deleted_executable),
