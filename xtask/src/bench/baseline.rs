@@ -56,7 +56,7 @@ pub fn measure(rate: u32, seconds: u32, read: bool) -> Option<Value> {
 /// Samples, and those that reached a root.
 fn stacks(data: &Path) -> Option<(u64, u64)> {
     let output = Command::new("timeout")
-        .args(["90", "perf", "script", "--max-stack", "1100", "-F", "comm,ip,sym", "-i"])
+        .args(["90", "perf", "script", "--no-inline", "--max-stack", "1100", "-F", "comm,ip,sym", "-i"])
         .arg(data)
         .stderr(Stdio::null())
         .output()

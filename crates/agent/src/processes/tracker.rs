@@ -132,6 +132,8 @@ pub struct Tracker {
     started: u64,
     /// The next short wait, milliseconds.
     pace: i32,
+    /// Whether records came since the last wait.
+    news: bool,
 }
 
 impl Tracker {
@@ -192,6 +194,7 @@ impl Tracker {
             swept: shared.seconds(),
             started: monotonic_ns(),
             pace: SHORT_WAIT,
+            news: false,
             shared: Arc::clone(&shared),
         };
         let thread = thread::Builder::new()
@@ -235,7 +238,8 @@ impl Tracker {
         let soon = !self.held.is_empty() || unsettled == Some(0) || self.late.is_soon();
         self.shared.stats.turns.add(1);
         let pace = self.pace;
-        self.pace = if soon { (pace * 2).min(BUSY_WAIT) } else { (pace / 2).max(SHORT_WAIT) };
+        let news = std::mem::take(&mut self.news) || soon;
+        self.pace = if news { (pace * 2).min(BUSY_WAIT) } else { (pace / 2).max(SHORT_WAIT) };
         let timeout = match unsettled {
             _ if self.processes.is_scanning() => 0,
             _ if soon => pace,
@@ -254,7 +258,9 @@ impl Tracker {
             while matches!((&self.woken).read(&mut bytes), Ok(n) if n == bytes.len()) {}
         }
         if ready.iter().skip(1).any(|ready| *ready) {
-            thread::sleep(COALESCE);
+            // In a storm there is more to come: one look at all of it.
+            let busy = pace > SHORT_WAIT;
+            thread::sleep(if busy { Duration::from_millis(pace as u64) } else { COALESCE });
         }
     }
 
@@ -265,6 +271,7 @@ impl Tracker {
         let before = held.len();
         self.band.drain(&mut self.scratch, |bytes| records::parse(bytes, held));
         self.shared.stats.records.add((held.len() - before) as u64);
+        self.news |= held.len() > before;
         held.sort_by_key(|record| record.time);
         if let Some(excess) = held.len().checked_sub(MAX_HELD + 1) {
             held.drain(..=excess);

@@ -447,6 +447,6 @@ fn a_storm_of_processes_is_looked_at_a_few_times_a_second() {
     let turns = (after.turns - before.turns) as f64 / seconds;
     eprintln!("{started} processes, {} records, {turns:.1} turns a second", after.records - before.records);
     assert!(after.records - before.records > 3 * started, "fork, exec, mappings and exit of each");
-    // At best one in 120 ms, at worst two in 72: when a wait ends with nothing held.
-    assert!(turns < 28.0, "{turns} turns a second");
+    // One in 120 ms, and one for each answer of the worker about a file of somebody else's.
+    assert!(turns < 20.0, "{turns} turns a second");
 }
