@@ -52,6 +52,8 @@ macro_rules! figures {
 figures! {
     /// Times that the tracker looked for news.
     turns,
+    /// Answers of workers, each of which makes it look.
+    answers,
     /// Processes that are known now.
     processes,
     /// Processes that found no place in the table.

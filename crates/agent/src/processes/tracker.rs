@@ -295,6 +295,7 @@ impl Tracker {
     fn take_outcomes(&mut self) {
         let (mut known, mut same) = (FxHashSet::default(), Vec::new());
         while let Ok(outcome) = self.outcomes.try_recv() {
+            self.shared.stats.answers.add(1);
             match self.registry.done(outcome) {
                 Change::None => {}
                 Change::Known(number) => {

@@ -435,7 +435,7 @@ fn a_storm_of_processes_is_looked_at_a_few_times_a_second() {
         return;
     }
     let tracking = Tracking::start();
-    wait_for("all that run to be known", || tracking.handle.ready() && !tracking.handle.building());
+    wait_for("all that run to be read", || tracking.handle.ready());
     let (before, begin) = (tracking.handle.stats(), Instant::now());
     let mut started = 0;
     while begin.elapsed() < Duration::from_secs(3) {
@@ -444,9 +444,11 @@ fn a_storm_of_processes_is_looked_at_a_few_times_a_second() {
     }
     let seconds = begin.elapsed().as_secs_f64();
     let after = tracking.handle.stats();
-    let turns = (after.turns - before.turns) as f64 / seconds;
-    eprintln!("{started} processes, {} records, {turns:.1} turns a second", after.records - before.records);
-    assert!(after.records - before.records > 3 * started, "fork, exec, mappings and exit of each");
-    // One in 120 ms, and one for each answer of the worker about a file of somebody else's.
-    assert!(turns < 20.0, "{turns} turns a second");
+    let answers = after.answers - before.answers;
+    let turns = (after.turns - before.turns).saturating_sub(answers) as f64 / seconds;
+    let records = after.records - before.records;
+    eprintln!("{started} processes, {records} records, {answers} answers, {turns:.1} other turns a second");
+    assert!(records > 3 * started, "fork, exec, mappings and exit of each");
+    // One in 120 ms; whatever else the machine starts is in the same storm.
+    assert!(turns < 15.0, "{turns} turns a second");
 }
