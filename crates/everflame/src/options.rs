@@ -64,8 +64,8 @@ pub struct SamplingOptions {
     /// Bytes of the ring between kernel and agent, a power of two
     #[arg(long, value_name = "BYTES", env = "EVERFLAME_RING_BYTES", default_value_t = 1 << 20, value_parser = ring_bytes)]
     pub ring_bytes: u32,
-    /// Memory of the agent and its kernel maps at most, such as 64MiB; the process that reads
-    /// executables may take half as much again while it runs
+    /// Memory of the agent and its kernel maps at most, such as 64MiB; the processes that read
+    /// executables may take half as much again while they run
     #[arg(long, value_name = "SIZE", env = "EVERFLAME_MEMORY", default_value = "128MiB", value_parser = memory)]
     pub memory: u64,
     /// Bytes of unwind tables at most (default: a quarter of the memory); the least used ones go first

@@ -50,7 +50,7 @@ impl Builder {
     /// Starts the threads, with a worker each. Outcomes go to `done`, and `wake` is called after each.
     pub fn start(
         queue: &Arc<Queue>,
-        worker: impl Fn() -> Worker,
+        worker: impl Fn(Lane) -> Worker,
         cache: Option<TableCache>,
         done: &SyncSender<Outcome>,
         wake: impl Fn() + Clone + Send + 'static,
@@ -59,7 +59,7 @@ impl Builder {
         let cache = cache.map(Arc::new);
         for lane in Lane::ALL {
             let (jobs, cache, done, wake) = (Arc::clone(queue), cache.clone(), done.clone(), wake.clone());
-            let mut worker = worker();
+            let mut worker = worker(lane);
             let run = move || {
                 // The workers that this thread starts inherit it.
                 sys::stand_back(lane.nice());

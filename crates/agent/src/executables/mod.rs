@@ -15,7 +15,7 @@ use everflame_profile::{ContentId, Str};
 pub(crate) use builder::{Builder, Outcome};
 pub(crate) use cache::{CACHE_BYTES, TableCache};
 pub(crate) use executable::{ANON, Change, Place, base_name};
-pub(crate) use job::Queue;
+pub(crate) use job::{Lane, Queue};
 pub(crate) use registry::{NUMBERS, Registry};
 
 /// A symbol index, fresh from a worker. It is not checked: parse it before use.

@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     bpf::{BpfError, monotonic_ns, sideband::SideBand},
-    executables::{Builder, CACHE_BYTES, Change, IndexTaker, IndexWanted, Outcome, Queue, Registry, TableCache},
+    executables::{Builder, CACHE_BYTES, Change, IndexTaker, IndexWanted, Lane, Outcome, Queue, Registry, TableCache},
     sys,
     worker::{
         client::{TIMEOUT, Worker, WorkerCommand},
@@ -157,7 +157,10 @@ impl Tracker {
         let queue = Arc::new(Queue::default());
         let (done, outcomes) = sync_channel(MAX_OUTCOMES);
         let waker = Arc::clone(&shared);
-        let worker = || Worker::new(options.worker.clone(), options.worker_timeout).answering(options.worker_answer);
+        let worker = |lane| {
+            let command = WorkerCommand { slow: lane == Lane::Slow, ..options.worker.clone() };
+            Worker::new(command, options.worker_timeout).answering(options.worker_answer)
+        };
         let cache = options.table_cache.and_then(|directory| {
             TableCache::open(directory.clone(), CACHE_BYTES)
                 .inspect_err(|e| tracing::info!("unwind tables are not kept in {}: {e}", directory.display()))

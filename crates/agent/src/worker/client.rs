@@ -38,6 +38,8 @@ pub struct WorkerCommand {
     pub environment: Vec<(OsString, OsString)>,
     /// What decides on that limit; without it, it is a large one.
     pub memory: Option<Memory>,
+    /// Whether it is the one for big files.
+    pub slow: bool,
 }
 
 impl Default for WorkerCommand {
@@ -48,6 +50,7 @@ impl Default for WorkerCommand {
             arguments: vec!["internal-worker".into()],
             environment: Vec::new(),
             memory: None,
+            slow: false,
         }
     }
 }
@@ -176,7 +179,7 @@ fn start(command: &WorkerCommand) -> io::Result<Running> {
         .args(&command.arguments)
         .env_clear()
         .envs(command.environment.iter().map(|(k, v)| (k, v)))
-        .envs(command.memory.map(|m| (MEMORY_VARIABLE, m.worker(usage::all_resident_bytes()).to_string())))
+        .envs(command.memory.map(|memory| (MEMORY_VARIABLE, limit(memory, command.slow).to_string())))
         .stdin(Stdio::from(OwnedFd::from(theirs)))
         .stdout(Stdio::null())
         .stderr(Stdio::null())
@@ -184,6 +187,10 @@ fn start(command: &WorkerCommand) -> io::Result<Running> {
         .process_group(0)
         .spawn()?;
     Ok(Running { child, socket })
+}
+
+fn limit(memory: Memory, slow: bool) -> u64 {
+    if slow { memory.slow_worker(usage::all_resident_bytes()) } else { memory.quick_worker() }
 }
 
 type Exchanged = (bool, Result<Vec<u8>, String>);

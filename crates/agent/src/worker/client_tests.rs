@@ -19,6 +19,7 @@ fn worker(timeout: Duration) -> Worker {
         arguments: ["worker::client::tests::worker_process", "--exact", "--test-threads=1"].map(Into::into).to_vec(),
         environment: vec![("EVERFLAME_TEST_WORKER".into(), "1".into())],
         memory: None,
+        slow: false,
     };
     Worker::new(command, timeout)
 }

@@ -137,6 +137,7 @@ impl Tracking {
             arguments: ["worker_process", "--exact", "--test-threads=1"].map(Into::into).to_vec(),
             environment: vec![("EVERFLAME_TEST_WORKER".into(), "1".into())],
             memory: None,
+            slow: false,
         };
         let taker = Arc::clone(&lists);
         options.indexes = Some(Box::new(move |index| taker.indexes.lock().unwrap().push(index)));
