@@ -1,7 +1,7 @@
 //! One limit of memory, divided among all that grows: what the agent and its kernel maps take
 //! together stays under it. A container's limit is to be half as much again: what of that the
 //! agent does not use is the workers', processes of their own that come and go: one for what the
-//! next samples wait for, one for big files.
+//! next samples wait for, one for the largest files.
 
 /// The limit and its parts. What is fixed (program, threads, the small maps) takes some
 /// 24 MiB, which is why there is a least.
@@ -59,17 +59,18 @@ impl Memory {
         (self.total / 8) as usize
     }
 
-    /// Own memory of the worker for small files, bytes.
+    /// Own memory of the worker for files of usual size, bytes. Envoy's takes 24 MiB.
     pub fn quick_worker(&self) -> u64 {
-        self.total / 4
+        self.total / 2
     }
 
-    /// Own memory of the worker for big files, bytes, where the agent has so much resident: what
-    /// is left of one and a half times the limit, but as much as the other has at least.
+    /// Own memory of the worker for the largest files, bytes, where the agent has so much
+    /// resident: what is left of one and a half times the limit, but three eighths at least. It
+    /// is rare that all three are at their limits at once.
     pub fn slow_worker(&self, resident: u64) -> u64 {
         const SPARE: u64 = 8 << 20;
         let around = self.total + self.total / 2;
-        around.saturating_sub(resident + SPARE + self.quick_worker()).max(self.quick_worker())
+        around.saturating_sub(resident + SPARE + self.quick_worker()).max(self.total / 8 * 3)
     }
 }
 
@@ -86,11 +87,11 @@ mod tests {
     #[test]
     fn the_workers_have_what_the_agent_leaves() {
         let m = Memory::new(64 << 20);
-        assert_eq!((m.quick_worker(), m.slow_worker(30 << 20)), (16 << 20, 42 << 20));
-        for resident in 0..=56 {
+        assert_eq!((m.quick_worker(), m.slow_worker(20 << 20)), (32 << 20, 36 << 20));
+        for resident in 0..=32 {
             assert!((resident << 20) + m.quick_worker() + m.slow_worker(resident << 20) <= 96 << 20);
         }
-        assert_eq!(m.slow_worker(200 << 20), 16 << 20);
+        assert_eq!(m.slow_worker(200 << 20), 24 << 20);
     }
 
     #[test]

@@ -115,8 +115,10 @@ impl TableSink for TableSpace {
     }
 
     fn withdraw(&mut self, executable: u32) {
-        if let Some((first, elements)) = self.published.remove(&executable) {
+        if executable < abi::EXECUTABLE_LIMIT {
             self.places.publish_u32(executable as usize * 8, abi::TABLE_NOT_YET);
+        }
+        if let Some((first, elements)) = self.published.remove(&executable) {
             self.space.release(first, elements, Instant::now());
         }
     }

@@ -1,7 +1,7 @@
 //! The registry: which file is which executable number, what is known of it, and what is
 //! still to be made.
 
-use std::sync::Arc;
+use std::{collections::VecDeque, sync::Arc};
 
 use everflame_profile::{ContentId, Mapping, Str};
 use rustc_hash::{FxHashMap, FxHashSet};
@@ -27,7 +27,7 @@ use crate::{
     worker::protocol::{Facts, Wish, is_table},
 };
 
-/// Numbers there are (`EXECUTABLE_LIMIT` of `bpf/abi.h`); none is given twice.
+/// Numbers there are (`EXECUTABLE_LIMIT` of `bpf/abi.h`).
 pub const NUMBERS: u32 = 131_072;
 /// Executables that are known at the same time.
 const MAX_EXECUTABLES: usize = 16_384;
@@ -35,6 +35,9 @@ const MAX_EXECUTABLES: usize = 16_384;
 const CHECK_AGAIN: u32 = 10;
 /// An executable that no process maps is forgotten after so many seconds without a sample.
 const FORGET_AFTER: u32 = 600;
+/// When there are no new numbers any more, one that is forgotten is given to another executable
+/// after so many seconds: by then no stack that names the former is anywhere.
+const REST: u32 = 600;
 /// A table that found no room is tried again after so many seconds.
 const ROOM_AGAIN: u32 = 5;
 /// The registry.
@@ -43,6 +46,8 @@ pub struct Registry {
     executables: FxHashMap<u32, Executable>,
     by_content: FxHashMap<ContentId, u32>,
     next: u32,
+    /// Numbers that were forgotten: when they may be used again, oldest first.
+    resting: VecDeque<(u32, u32)>,
     vdso: Option<u32>,
     tables: Tables,
     queue: Arc<Queue>,
@@ -72,6 +77,7 @@ impl Registry {
             executables: FxHashMap::default(),
             by_content: FxHashMap::default(),
             next: FIRST_EXECUTABLE,
+            resting: VecDeque::new(),
             vdso: None,
             tables: Tables::new(sink, budget),
             queue,
@@ -97,17 +103,34 @@ impl Registry {
     }
 
     fn add(&mut self, name: Str, size: u64, state: State, file: Option<FileId>) -> Option<u32> {
-        if self.next >= NUMBERS || self.executables.len() >= MAX_EXECUTABLES {
+        let number = self.number();
+        let Some(number) = number.filter(|_| self.executables.len() < MAX_EXECUTABLES) else {
             self.stats().executables_refused.add(1);
+            self.resting.extend(number.map(|number| (self.shared.seconds(), number)));
             return None;
-        }
-        let number = self.next;
-        self.next += 1;
+        };
         let files = file.into_iter().collect();
         let executable = Executable { name, size, state, table: Table::Absent(0), index: Index::Absent, files };
         self.executables.insert(number, executable);
         self.shared.touch(number);
         Some(number)
+    }
+
+    /// One that no executable has.
+    fn number(&mut self) -> Option<u32> {
+        if self.next < NUMBERS {
+            self.next += 1;
+            return Some(self.next - 1);
+        }
+        let now = self.shared.seconds();
+        self.resting.pop_front_if(|(from, _)| *from <= now).map(|(_, number)| number)
+    }
+
+    /// The number is nobody's from now on.
+    fn forget(&mut self, number: u32) {
+        self.tables.withdraw(number);
+        self.shared.remove_mapping(number);
+        self.resting.push_back((self.shared.seconds() + REST, number));
     }
 
     /// The number of what a process has mapped; `None` where that is nothing to unwind. `parent`
@@ -279,6 +302,7 @@ impl Registry {
                 executable.files.extend(files);
             }
             self.shared.touch(same);
+            self.forget(number);
             return Change::Same(number, same);
         }
         let Some(executable) = self.executables.get_mut(&number) else { return Change::None };
@@ -423,8 +447,7 @@ impl Registry {
             .collect();
         for number in old {
             let Some(executable) = self.executables.remove(&number) else { continue };
-            self.tables.withdraw(number);
-            self.shared.remove_mapping(number);
+            self.forget(number);
             for file in executable.files {
                 if self.files.get(&file).is_some_and(|known| known.number == number) {
                     self.files.remove(&file);
@@ -440,3 +463,7 @@ impl Registry {
         self.stats().executables.set(self.executables.len() as u64);
     }
 }
+
+#[cfg(test)]
+#[path = "registry_tests.rs"]
+mod tests;

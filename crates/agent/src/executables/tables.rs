@@ -97,8 +97,9 @@ impl Tables {
 
     /// Takes a table away.
     pub fn withdraw(&mut self, number: u32) {
+        // Also where there is none: that there never will be one is taken back.
+        self.sink.withdraw(number);
         if let Some(length) = self.published.remove(&number) {
-            self.sink.withdraw(number);
             self.bytes -= length;
         }
     }

@@ -59,6 +59,7 @@ fn asker(surroundings: Own) -> Asker {
         arguments: ["worker::client::tests::worker_process", "--exact", "--test-threads=1"].map(Into::into).to_vec(),
         environment: vec![("EVERFLAME_TEST_WORKER".into(), "1".into())],
         memory: None,
+        slow: false,
     };
     Asker {
         worker: Worker::new(command, Duration::from_secs(60)),
