@@ -7,7 +7,7 @@ NOINLINE uint64_t tiny(uint64_t x) { return x + 1; }
 NOINLINE __attribute__((constructor)) void constructor(void) {
     const char *seconds = getenv("CONSTRUCTOR_SECONDS");
     if (seconds) {
-        usleep(2000000); // until its tables are there
+        usleep(4000000); // until its tables are there
         burn(atof(seconds));
     }
 }

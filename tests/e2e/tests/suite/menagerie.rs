@@ -7,14 +7,15 @@ use std::time::Duration;
 use everflame_tests::api::unix_now_seconds;
 use everflame_tests::graph::{Graph, Path};
 use everflame_tests::judge::{Judge, reaches_root};
-use everflame_tests::machine::need_root;
+use everflame_tests::machine::{need_root, wait_for};
 use everflame_tests::target::files_of;
 use everflame_tests::zoo::{FRAME_POINTERS, JVM, Zoo};
 use everflame_tests::{Everflame, Outcome, Skip};
 
 /// Most that a sampler may ask for: enough samples of each of two dozen programs on two cores.
 const RATE: u32 = 997;
-/// Until every runtime has warmed up, on cores that all share.
+/// Until every runtime has warmed up, on cores that all share; then until the tables of large files
+/// are there. How soon they are is for another test.
 const WARM_UP: Duration = Duration::from_secs(10);
 const WINDOW: Duration = Duration::from_secs(12);
 const ENOUGH: u64 = 200;
@@ -34,6 +35,14 @@ pub fn stacks_of_every_kind_reach_their_root() -> Outcome {
     let up = Everflame::up(RATE);
     let zoo = Zoo::open_whole(120);
     std::thread::sleep(WARM_UP);
+    wait_for("the tables of the largest", Duration::from_secs(60), || {
+        let from = format!("{:.3}", unix_now_seconds() - 4.0);
+        let largest = zoo.animals.iter().filter(|animal| ["Node", FRAME_POINTERS].contains(&animal.name));
+        largest
+            .map(|animal| up.api().graph_with(&animal.query, &[("from", &from)]))
+            .all(|graph| graph.samples > 0 && graph.complete * 10 >= graph.samples * 9)
+            .then_some(())
+    });
     let from = format!("{:.3}", unix_now_seconds());
     let mut files: Vec<_> = zoo.animals.iter().flat_map(|animal| animal.pids()).flat_map(files_of).collect();
     files.sort();
