@@ -171,12 +171,16 @@ static __always_inline void send(struct counters *c, struct walk *w, __u64 now) 
         size = (USER_FRAMES + KERNEL_FRAMES) * 8;
     __u64 wake = BPF_RB_NO_WAKEUP;
     __u64 copied = 0;
-    if (bpf_ringbuf_query(&ring, BPF_RB_AVAIL_DATA) * 2 > options.ring_size) {
+    __u64 filled = bpf_ringbuf_query(&ring, BPF_RB_AVAIL_DATA);
+    if (filled * 2 > options.ring_size) {
         wake = BPF_RB_FORCE_WAKEUP;
         c->wakeups++;
-        c->copies_refused += wants_copy(c, w);
-    } else if (wants_copy(c, w)) { /* copies leave half of the ring to plain records */
-        copied = copy_stack(c, w, size, now);
+    }
+    if (wants_copy(c, w)) { /* copies leave a quarter of the ring to plain records */
+        if (filled * 4 <= options.ring_size * 3)
+            copied = copy_stack(c, w, size, now);
+        else
+            c->copies_refused++;
     }
     size += sizeof(struct sample);
     if (!copied || send_with_copy(c, w, size, copied, wake)) {
