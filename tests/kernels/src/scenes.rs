@@ -54,8 +54,9 @@ pub fn play() -> anyhow::Result<Value> {
     };
     let shares = ["truth_cpp", "truth_musl"].map(|name| Program::start(name, &["12", WARM_UP]));
     scene(&mut recorder, &mut shares.into_iter().collect::<Result<_, _>>()?)?;
-    let shapes = ["deep", "signals"].map(|name| Program::start(name, &["2", WARM_UP]));
-    scene(&mut recorder, &mut shapes.into_iter().collect::<Result<_, _>>()?)?;
+    let deep = Program::start("deep", &["2", WARM_UP])?;
+    let interrupted = Program::start("interrupted", &["sent", "2", WARM_UP])?;
+    scene(&mut recorder, &mut vec![deep, interrupted])?;
 
     let before = sums(&counters, start);
     let mut plugged = vec![Program::start("during_1", &["5", "0"])?, Program::start("during_2", &["5", "0"])?];

@@ -21,7 +21,7 @@ const PROGRAMS: [(&str, &str); 8] = [
     ("truth_cpp", "truth_cpp"),
     ("truth_musl", "truth_musl"),
     ("deep", "deep"),
-    ("signals", "signals"),
+    ("interrupted", "interrupted"),
     ("during_1", "truth_cpp"),
     ("during_2", "truth_cpp"),
     ("after_1", "truth_cpp"),

@@ -13,8 +13,10 @@ pub fn judge(scenes: &Value) {
         shares(scenes, program);
     }
     whole(scenes, "deep", "bottom", 100, |frames| frames.ends_with(";main;dig*301;bottom"));
-    whole(scenes, "signals", "handler", 100, |frames| {
-        frames.contains(";main;outer;interrupted;kill;") && frames.ends_with(";handler")
+    whole(scenes, "interrupted", "second", 100, |frames| {
+        frames.contains(";main;outer;interrupted;kill;")
+            && frames.contains(";first;kill;")
+            && frames.ends_with(";second")
     });
     hotplug(scenes);
 }
