@@ -8,7 +8,7 @@ use super::*;
 use crate::{
     bpf::host::{Memory, Piece, Registers, Tables, walk},
     processes::maps,
-    worker::client::WorkerCommand,
+    worker::client::{WorkerCommand, tests::command},
 };
 
 const NUMBER: u32 = 9;
@@ -54,15 +54,8 @@ impl Surroundings for Own {
 }
 
 fn asker(surroundings: Own) -> Asker {
-    let command = WorkerCommand {
-        program: std::env::current_exe().unwrap(),
-        arguments: ["worker::client::tests::worker_process", "--exact", "--test-threads=1"].map(Into::into).to_vec(),
-        environment: vec![("EVERFLAME_TEST_WORKER".into(), "1".into())],
-        memory: None,
-        slow: false,
-    };
     Asker {
-        worker: Worker::new(command, Duration::from_secs(60)),
+        worker: Worker::new(command(), Duration::from_secs(60)),
         surroundings: Box::new(surroundings),
         patience: Patience::default(),
         bad: VecDeque::new(),

@@ -237,4 +237,4 @@ fn read_until(socket: &mut UnixStream, mut room: &mut [u8], until: Instant) -> i
 
 #[cfg(test)]
 #[path = "client_tests.rs"]
-mod tests;
+pub(crate) mod tests;

@@ -13,15 +13,19 @@ fn worker_process() {
     }
 }
 
-fn worker(timeout: Duration) -> Worker {
-    let command = WorkerCommand {
+/// Starts this test program as the worker.
+pub(crate) fn command() -> WorkerCommand {
+    WorkerCommand {
         program: std::env::current_exe().unwrap(),
         arguments: ["worker::client::tests::worker_process", "--exact", "--test-threads=1"].map(Into::into).to_vec(),
         environment: vec![("EVERFLAME_TEST_WORKER".into(), "1".into())],
         memory: None,
         slow: false,
-    };
-    Worker::new(command, timeout)
+    }
+}
+
+fn worker(timeout: Duration) -> Worker {
+    Worker::new(command(), timeout)
 }
 
 fn ask(worker: &mut Worker, bytes: &[u8], wish: Wish) -> Result<Vec<u8>, WorkerError> {

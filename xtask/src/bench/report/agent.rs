@@ -42,7 +42,7 @@ pub(super) fn agent_table(f: &Value) -> String {
         Row("the same at 97 Hz", figure(fast, "wire_bytes_per_sample", 1), "≤ 15", "26"),
         Row(
             "the same with HTTP/2, headers and reports, 20 / 97 Hz",
-            format!("{} / {}", figure(busy, "socket_bytes_per_sample", 1), figure(fast, "socket_bytes_per_sample", 1)),
+            pair(busy, fast, "socket_bytes_per_sample"),
             "",
             "",
         ),
