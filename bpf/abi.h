@@ -162,11 +162,18 @@ struct sample {
     /* __u64 frames[kernel_frames + user_frames], leaf first: kernel frames, then user's */
 };
 
-/* Where the thread stood in user space. `bytes` of its stack follow, from sp on. */
+/* Where a thread stands in user space. Rules may name any of the general registers. */
+#define GENERAL_REGISTERS 16
+struct registers {
+    __u64 pc, sp, fp, lr;               /* lr: 0 on x86 */
+    __u64 general[GENERAL_REGISTERS];   /* by DWARF's numbers */
+};
+
+/* `bytes` of the thread's stack follow, from sp on. */
 #define STACK_BYTES 32768 /* at most */
 #define CODE_BYTES 16
 struct user_state {
-    __u64 pc, sp, fp, lr; /* lr: 0 on x86 */
+    struct registers at;
     __u32 bytes;
     __u32 has_code;
     __u8 code[CODE_BYTES]; /* from pc - 1 on, as peek.h wants it, where has_code is set */

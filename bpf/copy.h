@@ -31,7 +31,7 @@ static __always_inline int may_copy(struct counters *c, __u64 now) {
  * then whole pages until one cannot be read, which is where a stack ends. Returns how many
  * bytes that makes, 0 where there is no copy. */
 static __always_inline __u64 copy_stack(struct counters *c, struct walk *w, __u64 at, __u64 now) {
-    __u64 sp = w->from.sp, got = COPY_PAGE - (sp & (COPY_PAGE - 1));
+    __u64 sp = w->from.at.sp, got = COPY_PAGE - (sp & (COPY_PAGE - 1));
     __u8 *to = (__u8 *)w->frames + at;
     if (!may_copy(c, now) || bpf_probe_read_user(to + sizeof(struct user_state), got, (void *)sp)) {
         c->copies_refused++;
@@ -43,7 +43,7 @@ static __always_inline __u64 copy_stack(struct counters *c, struct walk *w, __u6
         got += COPY_PAGE;
     }
     w->from.bytes = got;
-    w->from.has_code = !bpf_probe_read_user(w->from.code, CODE_BYTES, (void *)(w->from.pc - 1));
+    w->from.has_code = !bpf_probe_read_user(w->from.code, CODE_BYTES, (void *)(w->from.at.pc - 1));
     *(struct user_state *)to = w->from;
     return got + sizeof(struct user_state);
 }

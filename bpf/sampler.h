@@ -30,28 +30,29 @@ static __always_inline void count_gap(struct counters *c, __u64 now, __u64 tid, 
 
 #define USER_32 0x23 /* code segment of a 32-bit program */
 
-/* Into the walk, in the order of DWARF's numbers. */
-#define TAKE_REGISTERS(w, from)                                                                                        \
+/* Into the walk, by DWARF's numbers. */
+#define TAKE_REGISTERS(w, regs)                                                                                        \
     do {                                                                                                               \
-        (w)->pc = (from)->rip;                                                                                         \
-        (w)->sp = (w)->registers[7] = (from)->rsp;                                                                     \
-        (w)->fp = (w)->registers[6] = (from)->rbp;                                                                     \
-        (w)->registers[0] = (from)->rax;                                                                               \
-        (w)->registers[1] = (from)->rdx;                                                                               \
-        (w)->registers[2] = (from)->rcx;                                                                               \
-        (w)->registers[3] = (from)->rbx;                                                                               \
-        (w)->registers[4] = (from)->rsi;                                                                               \
-        (w)->registers[5] = (from)->rdi;                                                                               \
-        (w)->registers[8] = (from)->r8;                                                                                \
-        (w)->registers[9] = (from)->r9;                                                                                \
-        (w)->registers[10] = (from)->r10;                                                                              \
-        (w)->registers[11] = (from)->r11;                                                                              \
-        (w)->registers[12] = (from)->r12;                                                                              \
-        (w)->registers[13] = (from)->r13;                                                                              \
-        (w)->registers[14] = (from)->r14;                                                                              \
-        (w)->registers[15] = (from)->r15;                                                                              \
-        (w)->known = 0xffff;                                                                                           \
-        (w)->narrow = ((from)->cs & 0xff) == USER_32;                                                                  \
+        struct registers *at = &(w)->from.at;                                                                          \
+        at->pc = (regs)->rip;                                                                                          \
+        at->sp = at->general[7] = (regs)->rsp;                                                                         \
+        at->fp = at->general[6] = (regs)->rbp;                                                                         \
+        at->lr = 0;                                                                                                    \
+        at->general[0] = (regs)->rax;                                                                                  \
+        at->general[1] = (regs)->rdx;                                                                                  \
+        at->general[2] = (regs)->rcx;                                                                                  \
+        at->general[3] = (regs)->rbx;                                                                                  \
+        at->general[4] = (regs)->rsi;                                                                                  \
+        at->general[5] = (regs)->rdi;                                                                                  \
+        at->general[8] = (regs)->r8;                                                                                   \
+        at->general[9] = (regs)->r9;                                                                                   \
+        at->general[10] = (regs)->r10;                                                                                 \
+        at->general[11] = (regs)->r11;                                                                                 \
+        at->general[12] = (regs)->r12;                                                                                 \
+        at->general[13] = (regs)->r13;                                                                                 \
+        at->general[14] = (regs)->r14;                                                                                 \
+        at->general[15] = (regs)->r15;                                                                                 \
+        (w)->narrow = ((regs)->cs & 0xff) == USER_32;                                                                  \
     } while (0)
 
 /* User registers of the current task, wherever it was interrupted. */
@@ -109,7 +110,7 @@ static __always_inline int is_current(struct walk *w, __u32 pid) {
  * is gone, and nothing of it is kept. */
 static __always_inline int is_between_images(struct task_struct *task, struct walk *w) {
     __u64 word;
-    return BPF_CORE_READ_BITFIELD_PROBED(task, in_execve) && bpf_probe_read_user(&word, 8, (void *)w->from.sp);
+    return BPF_CORE_READ_BITFIELD_PROBED(task, in_execve) && bpf_probe_read_user(&word, 8, (void *)w->from.at.sp);
 }
 
 static __always_inline void walk_user(struct bpf_perf_event_data *ctx, struct task_struct *task, struct walk *w,
@@ -118,11 +119,6 @@ static __always_inline void walk_user(struct bpf_perf_event_data *ctx, struct ta
         w->reason = NO_USER_REGISTERS;
         return;
     }
-    w->from.pc = w->pc;
-    w->from.sp = w->sp;
-    w->from.fp = w->fp;
-    w->from.lr = 0;
-    w->exact = 1;
     w->count = 0;
     struct process *p = bpf_map_lookup_elem(&processes, &pid);
     if (p) {

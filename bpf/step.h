@@ -99,6 +99,16 @@ static __always_inline int step_by_frame_pointer(struct walk *w) {
     return CONTINUE;
 }
 
+/* A register that a rule goes by. Returns 0 where it is not known of this frame. */
+static __always_inline int known_register(struct walk *w, __u64 number, __u64 *value) {
+    barrier_var(number);
+    number &= GENERAL_REGISTERS - 1;
+    if (!(w->known >> number & 1))
+        return 0;
+    *value = number == RBX ? w->rbx : w->from.at.general[number];
+    return 1;
+}
+
 static __always_inline int step_by_rule(struct walk *w, struct unwind_rule *rule) {
     __u64 sp = w->sp, fp = w->fp, cfa, caller[2];
     __s64 offset = rule->cfa_offset;
@@ -123,9 +133,9 @@ static __always_inline int step_by_rule(struct walk *w, struct unwind_rule *rule
         cfa += rule->cfa_add;
         break;
     case CFA_REGISTER:
-        if (!(w->known & 1u << (rule->cfa_add & 15)))
+        if (!known_register(w, rule->cfa_add, &cfa))
             return stop(w, NO_UNWIND_INFO);
-        cfa = w->registers[rule->cfa_add & 15] + offset;
+        cfa += offset;
         break;
     case CFA_END:
         return stop(w, COMPLETE);
@@ -138,9 +148,8 @@ static __always_inline int step_by_rule(struct walk *w, struct unwind_rule *rule
         return stop(w, UNVERIFIED_FRAME_POINTER);
     __s64 fp_offset = rule->fp_offset;
     if (rule->ra == RA_REGISTER) {
-        if (!(w->known & 1u << (rule->ra_offset & 15)))
+        if (!known_register(w, rule->ra_offset, &caller[1]))
             return stop(w, NO_UNWIND_INFO);
-        caller[1] = w->registers[rule->ra_offset & 15];
     } else if (rule->ra == RA_SP) {
         if (bpf_probe_read_user(&caller[1], 8, (void *)(sp + rule->ra_offset)))
             return stop(w, UNREADABLE_MEMORY);
@@ -162,7 +171,7 @@ static __always_inline int step_by_rule(struct walk *w, struct unwind_rule *rule
         fp = 0; /* what builds on it fails its check, rather than being wrong */
     }
     w->known &= rule->flags & RULE_RBX ? 1u << RBX : 0;
-    if (w->known && rule->ra_offset && bpf_probe_read_user(&w->registers[RBX], 8, (void *)(cfa + rule->ra_offset)))
+    if (w->known && rule->ra_offset && bpf_probe_read_user(&w->rbx, 8, (void *)(cfa + rule->ra_offset)))
         w->known = 0;
     if (!caller[1])
         return stop(w, NO_UNWIND_INFO);
@@ -221,8 +230,14 @@ __noinline int step(__u32 cpu) {
     return step_by_rule(w, rule);
 }
 
-/* Walks from the walk's registers to the root, or as far as it gets. */
+/* Walks from where the thread stands to the root, or as far as it gets. */
 static __always_inline void walk_to_root(struct walk *w, __u32 cpu) {
+    w->pc = w->from.at.pc;
+    w->sp = w->from.at.sp;
+    w->fp = w->from.at.fp;
+    w->rbx = w->from.at.general[RBX];
+    w->known = (1u << GENERAL_REGISTERS) - 1;
+    w->exact = 1;
     w->reason = DEPTH_LIMIT;
     for (int i = 0; i < USER_FRAMES + 1; i++)
         if (step(cpu))

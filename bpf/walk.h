@@ -14,8 +14,8 @@ struct walk {
     __u32 generation;
     __u32 exact;         /* pc is where the thread stands, not a return address */
     __u32 reason;        /* enum completeness, once the walk has stopped */
-    __u32 known;         /* bit n: registers[n] is the frame's. All at the leaf, later rbx at most */
-    __u64 registers[16]; /* by DWARF's numbers */
+    __u32 known;         /* bit n: register n is the frame's. All at the leaf, later rbx at most */
+    __u64 rbx;           /* the frame's, where it is known */
     __u32 narrow;        /* code of 32 bits: nothing of it is walked */
     __u32 late;          /* an executable without a table yet, or 1: a mapping is not known yet */
     struct user_state from;

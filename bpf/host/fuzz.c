@@ -89,12 +89,12 @@ int LLVMFuzzerTestOneInput(const __u8 *data, size_t size) {
             .tables = {words, places, sizeof(__u32)},
             .read = read_memory,
             .memory = &memory,
-            .pc = head.pc,
-            .sp = head.sp,
-            .fp = head.fp,
+            .at = {.pc = head.pc, .sp = head.sp, .fp = head.fp},
             .frames = frames[i],
             .reason = ~0u,
         };
+        for (int n = 0; n < GENERAL_REGISTERS; n++) /* somewhere on the stack, most of them */
+            host[i].at.general[n] = n == 15 ? head.fp : head.sp + n * 8;
         memory.reads = 0;
         everflame_walk(&host[i]);
         reads[i] = memory.reads;

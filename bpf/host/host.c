@@ -5,7 +5,6 @@
 #include <linux/types.h>
 #include <string.h>
 
-#include "../abi.h"
 #include "host.h"
 
 #undef __always_inline
@@ -40,9 +39,7 @@ static __u64 bpf_ktime_get_ns(void) { return 0; }
 
 void everflame_walk(struct host *host) {
     struct walk w;
-    w.pc = host->pc;
-    w.sp = host->sp;
-    w.fp = host->fp;
+    w.from.at = host->at;
     w.deadline = ~0ull;
     w.frames_taken = 0;
     w.user_taken = 0;
@@ -50,8 +47,6 @@ void everflame_walk(struct host *host) {
     w.first = 0;
     w.count = host->mappings.count;
     w.last = 0;
-    w.exact = 1;
-    w.known = 0;
     w.narrow = 0;
     w.late = 0;
     w.sample.stack = 0;

@@ -4,6 +4,8 @@
 #ifndef EVERFLAME_HOST_H
 #define EVERFLAME_HOST_H
 
+#include "../abi.h"
+
 /* What stands for a BPF array. */
 struct array {
     void *base;
@@ -18,7 +20,7 @@ struct host {
     /* 0 where all bytes could be read */
     int (*read)(void *memory, __u64 address, void *to, __u32 size);
     void *memory;
-    __u64 pc, sp, fp, lr;
+    struct registers at;
     __u64 *frames;           /* out: room for USER_FRAMES, leaf first */
     __u32 taken;             /* out: how many of them */
     __u32 reason;            /* out: enum completeness */

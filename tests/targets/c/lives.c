@@ -10,7 +10,26 @@
 
 extern char **environ;
 
-NOINLINE void unique_00000000(double seconds) { burn(seconds); }
+// Its frame is found by a register that is known where a thread stands only.
+void by_register(long rounds);
+__asm__(".text\n"
+        ".type by_register, @function\n"
+        "by_register:\n"
+        ".cfi_startproc\n"
+        "mov %rsp, %r11\n"
+        ".cfi_def_cfa_register r11\n"
+        "1: dec %rdi\n"
+        "jnz 1b\n"
+        "ret\n"
+        ".cfi_endproc\n"
+        ".size by_register, . - by_register\n");
+
+NOINLINE void unique_00000000(double seconds) {
+    double start = thread_seconds();
+    burn(seconds / 2);
+    while (thread_seconds() - start < seconds)
+        by_register(20000);
+}
 
 NOINLINE int life(double seconds) {
     unique_00000000(seconds);

@@ -19,6 +19,7 @@ pub const SAMPLE_HAS_STACK: u8 = 4;
 pub const SAMPLE_LATE: u8 = 8;
 pub const STACK_BYTES: usize = 32768;
 pub const CODE_BYTES: usize = 16;
+pub const GENERAL_REGISTERS: usize = 16;
 pub const TABLE_NOT_YET: u32 = 0;
 pub const TABLE_NEVER: u32 = u32::MAX;
 
@@ -70,14 +71,27 @@ pub struct Sample {
     pub comm: [u8; 16],
 }
 
+/// Where a thread stands.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Registers {
+    /// Program counter.
+    pub pc: u64,
+    /// Stack pointer.
+    pub sp: u64,
+    /// Frame pointer.
+    pub fp: u64,
+    /// Link register; 0 where the machine has none.
+    pub lr: u64,
+    /// All that rules can name, by DWARF's numbers.
+    pub general: [u64; GENERAL_REGISTERS],
+}
+
 /// The fixed part of what follows the frames where a record carries a stack.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
 pub struct UserState {
-    pub pc: u64,
-    pub sp: u64,
-    pub fp: u64,
-    pub lr: u64,
+    pub at: Registers,
     pub bytes: u32,
     pub has_code: u32,
     pub code: [u8; CODE_BYTES],
@@ -114,7 +128,7 @@ const _: () = {
     assert!(size_of::<Mapping>() == 24);
     assert!(size_of::<Process>() == 24);
     assert!(size_of::<Options>() == 32);
-    assert!(size_of::<UserState>() == 56);
+    assert!(size_of::<UserState>() == 184);
     assert!(size_of::<Sample>() == 64);
     assert!(size_of::<Counters>() == COUNTER_WORDS * 8);
 };
@@ -147,12 +161,13 @@ impl Sample {
 impl UserState {
     /// Reads the fixed part; `None` where it is too short.
     pub fn read(bytes: &[u8]) -> Option<Self> {
-        let (words, rest) = bytes.split_first_chunk::<32>()?;
+        let (words, rest) = bytes.split_at_checked(size_of::<Registers>())?;
         let (counts, rest) = rest.split_first_chunk::<8>()?;
         let word = |n: usize| u64::from_le_bytes(std::array::from_fn(|b| words[n * 8 + b]));
         let count = |n: usize| u32::from_le_bytes(std::array::from_fn(|b| counts[n * 4 + b]));
-        let code = *rest.first_chunk()?;
-        Some(Self { pc: word(0), sp: word(1), fp: word(2), lr: word(3), bytes: count(0), has_code: count(1), code })
+        let general = std::array::from_fn(|n| word(4 + n));
+        let at = Registers { pc: word(0), sp: word(1), fp: word(2), lr: word(3), general };
+        Some(Self { at, bytes: count(0), has_code: count(1), code: *rest.first_chunk()? })
     }
 }
 
@@ -206,7 +221,8 @@ mod tests {
             ("options", "only_wanted", offset_of!(Options, only_wanted)),
             ("options", "copy_every", offset_of!(Options, copy_every)),
             ("options", "copy_rate", offset_of!(Options, copy_rate)),
-            ("user_state", "lr", offset_of!(UserState, lr)),
+            ("registers", "lr", offset_of!(Registers, lr)),
+            ("registers", "general", offset_of!(Registers, general)),
             ("user_state", "bytes", offset_of!(UserState, bytes)),
             ("user_state", "has_code", offset_of!(UserState, has_code)),
             ("user_state", "code", offset_of!(UserState, code)),
@@ -237,6 +253,7 @@ mod tests {
             ("process", size_of::<Process>()),
             ("options", size_of::<Options>()),
             ("sample", size_of::<Sample>()),
+            ("registers", size_of::<Registers>()),
             ("user_state", size_of::<UserState>()),
             ("counters", size_of::<Counters>()),
         ] {

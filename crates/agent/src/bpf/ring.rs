@@ -11,7 +11,7 @@ use everflame_profile::Completeness;
 use libbpf_rs::{MapHandle, RingBuffer, RingBufferBuilder};
 use rustc_hash::FxHashMap;
 
-use super::{BpfError, abi, host::Registers, programs::into_io, shared::Shared};
+use super::{BpfError, abi, programs::into_io, shared::Shared};
 use crate::sample::{RawSample, RawStack, UserFrame, UserStack};
 
 /// Stacks kept for one epoch. When there are more, a new epoch begins early.
@@ -155,7 +155,7 @@ fn copy(bytes: &[u8]) -> Option<Arc<UserStack>> {
     let state = abi::UserState::read(bytes)?;
     let stack = bytes.get(size_of::<abi::UserState>()..)?.get(..state.bytes as usize)?;
     Some(Arc::new(UserStack {
-        registers: Registers { pc: state.pc, sp: state.sp, fp: state.fp, lr: state.lr },
+        registers: state.at,
         code: (state.has_code != 0).then_some(state.code),
         bytes: stack.into(),
     }))
