@@ -143,7 +143,7 @@ enum completeness {
 #define SAMPLE_KERNEL_THREAD 1
 #define SAMPLE_HAS_FRAMES 2 /* the frames follow; else `stack` was sent in this epoch */
 #define SAMPLE_HAS_STACK 4  /* behind the frames a struct user_state and a piece of the stack */
-#define SAMPLE_LATE 8       /* user space had not told yet what the walk needed: walk again */
+#define SAMPLE_LATE 8       /* what the walk needed was not told yet, or not in memory: walk again */
 
 struct sample {
     __u64 time;          /* CLOCK_MONOTONIC, ns */

@@ -22,6 +22,7 @@ static __always_inline int step_by_code(struct walk *w) {
         /* Only what lies on one page was left out of the table, and that page is there. */
         if ((at & 4095) > 4096 - PEEK_BYTES)
             return NOTHING_SEEN;
+        w->late = 1; /* user space looks at the file */
         return stop(w, UNREADABLE_MEMORY);
     }
     __u64 code = window[0] >> 8 | window[1] << 56, more = window[1] >> 8;

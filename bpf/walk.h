@@ -17,7 +17,7 @@ struct walk {
     __u32 known;         /* bit n: register n is the frame's. All at the leaf, later rbx at most */
     __u64 rbx;           /* the frame's, where it is known */
     __u32 narrow;        /* code of 32 bits: nothing of it is walked */
-    __u32 late;          /* an executable without a table yet, or 1: a mapping is not known yet */
+    __u32 late;          /* an executable without a table yet, or 1: a mapping not known yet, code not there */
     struct user_state from;
     struct sample sample;
     __u64 frames[FRAME_SLOTS];

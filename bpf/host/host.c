@@ -61,6 +61,6 @@ void everflame_walk(struct host *host) {
 
     host->reason = w.reason;
     host->taken = w.user_taken;
-    host->late = w.late;
+    host->late = w.late > 1 ? w.late : 0;
     memcpy(host->frames, w.frames, w.user_taken * sizeof(__u64));
 }

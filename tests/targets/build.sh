@@ -36,6 +36,7 @@ build libburner2.so gcc c/burner.c "${bare[@]}" -shared -fPIC -Dlibrary_inner=ot
 LIBRARIES=-ldl build dlopened gcc c/dlopened.c "${bare[@]}"
 LIBRARIES=-ldl build swapped gcc c/swapped.c "${bare[@]}"
 LIBRARIES=-lpthread build threads gcc c/threads.c "${bare[@]}"
+build cold gcc c/cold.c -O2 -fno-omit-frame-pointer -g0
 build storm gcc c/storm.c "${bare[@]}"
 build brief gcc c/brief.c "${bare[@]}"
 LIBRARIES=-ldl build soak gcc c/soak.c "${bare[@]}"

@@ -62,6 +62,7 @@ fn main() -> ExitCode {
         ("lives::in_another_root", lives::in_another_root),
         ("places::library_loaded_late", places::library_loaded_late),
         ("places::library_in_the_place_of_another", places::library_in_the_place_of_another),
+        ("places::code_not_in_memory", places::code_not_in_memory),
         ("places::deleted_executable", places::deleted_executable),
         ("places::other_mount_namespace", places::other_mount_namespace),
         ("runtimes::cpython", runtimes::cpython),

@@ -7,13 +7,19 @@
 //! with the kernel's reason.
 
 use std::{
+    cell::RefCell,
     collections::VecDeque,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use everflame_profile::Completeness;
 
-use super::{shared::Shared, space::Space, table::Processes};
+use super::{
+    code::{Code, Seen},
+    shared::Shared,
+    space::Space,
+    table::Processes,
+};
 use crate::{
     bpf::{
         abi,
@@ -90,6 +96,7 @@ fn size(sample: &RawSample) -> usize {
 pub struct Late {
     waiting: VecDeque<Waiting>,
     mappings: Vec<abi::Mapping>,
+    code: RefCell<Code>,
 }
 
 #[derive(Debug)]
@@ -131,15 +138,17 @@ impl Late {
         if self.waiting.is_empty() {
             return;
         }
+        self.code.get_mut().turn(shared);
         let mut done = Vec::new();
         let mut kept = VecDeque::with_capacity(self.waiting.len());
         registry.look(&mut |tables| {
+            let sources = Sources { processes, registry, shared, tables, code: &self.code };
             for mut waiting in self.waiting.drain(..) {
                 let last = hurry || now >= waiting.until;
                 let outcome = match waiting.needs {
                     Needs::News if waiting.sample.time > horizon && !last => Err(Needs::News),
                     Needs::Table(number) if registry.is_awaited(number) && !last => Err(Needs::Table(number)),
-                    needs => attempt(&waiting.sample, needs, &mut self.mappings, (processes, registry, shared), tables),
+                    needs => attempt(&waiting.sample, needs, &mut self.mappings, &sources),
                 };
                 match outcome {
                     Err(needs) if !last && needs != Needs::Nothing => {
@@ -182,14 +191,23 @@ fn let_go(waiting: &mut VecDeque<Waiting>, most: usize) -> Vec<RawSample> {
     gone
 }
 
+/// What walks go by.
+struct Sources<'a> {
+    processes: &'a Processes,
+    registry: &'a Registry,
+    shared: &'a Shared,
+    tables: &'a TableView<'a>,
+    code: &'a RefCell<Code>,
+}
+
 /// Walks a sample's stack over the mappings of its time, or says what is still missing.
 fn attempt(
     sample: &RawSample,
     needs: Needs,
     mappings: &mut Vec<abi::Mapping>,
-    (processes, registry, shared): (&Processes, &Registry, &Shared),
-    tables: &TableView<'_>,
+    sources: &Sources<'_>,
 ) -> Result<Walked, Needs> {
+    let Sources { processes, registry, shared, tables, code } = *sources;
     let Some(copy) = &sample.copy else { return Err(needs) };
     let Some(space) = processes.space_at(sample.pid, sample.time) else {
         if needs == Needs::Process {
@@ -199,7 +217,8 @@ fn attempt(
         return Err(Needs::Process);
     };
     place(space, sample.time, registry, mappings);
-    let mut walked = walk(copy.registers, mappings, tables, &**copy);
+    let seen = Seen { copy, pid: sample.pid, space, processes, code, shared };
+    let mut walked = walk(copy.registers, mappings, tables, &seen);
     if let Some(number) = walked.waits_for {
         shared.touch(number);
         if registry.is_awaited(number) {

@@ -3,6 +3,7 @@
 //! kernel's tables right.
 
 mod asked;
+mod code;
 mod events;
 mod facts;
 mod handle;

@@ -100,6 +100,12 @@ figures! {
     late_refused,
     /// Bytes of those that wait now.
     late_waiting_bytes,
+    /// Pieces of code that were read from files for them.
+    code_read,
+    /// Those that could not be read.
+    code_unreadable,
+    /// Those that were not read since too many were wanted at once.
+    code_refused,
     /// Executables that are known now.
     executables,
     /// Executables that found no place or no number.

@@ -1,5 +1,5 @@
-//! Code that is not where one would look for it: in a library loaded late, in a file that
-//! was deleted, in another mount namespace.
+//! Code that is not where one would look for it: in a library loaded late, not in memory, in a
+//! file that was deleted, in another mount namespace.
 
 use std::process::Command;
 use std::time::Duration;
@@ -54,6 +54,24 @@ pub fn library_in_the_place_of_another() -> Outcome {
         "{}",
         graph.heaviest(|path| !whole(path))
     );
+    Ok(())
+}
+
+pub fn code_not_in_memory() -> Outcome {
+    need_root()?;
+    let path = built("cold")?;
+    let up = Everflame::up(499);
+    Target::start(&path, &["3", "2"]).truth();
+    let query = "{process=\"cold\"}";
+    up.api().settle(query, Duration::from_secs(4));
+    let graph = up.api().graph(query);
+    // It waits for its own code about as long as it takes to throw that out again.
+    let waits = |path: &Path| path.frames.iter().any(|frame| frame.name.starts_with("cold_"));
+    let (waiting, marked) = (graph.count(waits), graph.count(Path::marked));
+    println!("cold: {} samples, {waiting} where code is awaited, {:?}", graph.samples, graph.incomplete);
+    assert!(waiting >= 200, "only {waiting} samples where code is awaited:\n{}", graph.heaviest(|_| true));
+    assert!(marked * 100 <= graph.samples, "{marked} stacks are cut:\n{}", graph.heaviest(Path::marked));
+    assert_eq!(graph.count(|path| waits(path) && !path.marked() && !path.has("main")), 0);
     Ok(())
 }
 
