@@ -14,7 +14,7 @@ export PATH := $(CURDIR)/.tools/bin:$(HOME)/.cargo/bin:$(PATH)
 export CLANG ?= $(firstword $(wildcard $(foreach v,21 20 19 18 17 16 15,/usr/bin/clang-$(v))) clang)
 CLANG_FORMAT ?= $(firstword $(wildcard $(subst clang-,clang-format-,$(CLANG))) clang-format)
 
-.PHONY: help build run test test-quick test-kernels lint format fuzz bench soak screenshot clean setup
+.PHONY: help build run test test-quick test-kernels test-kubernetes lint format fuzz bench soak screenshot clean setup
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 22
@@ -63,11 +63,17 @@ test-kernels: ## the agent in virtual machines with every kernel of the matrix (
 	@scripts/setup.sh test
 	EVERFLAME_KERNELS=all cargo test --release --package everflame-kernels
 
+test-kubernetes: build ## deploy/ on a real control plane and kubelet, built once into the user's cache (root)
+	@scripts/setup.sh test
+	@scripts/kubernetes.sh >/dev/null
+	cargo test --release --package everflame-kubernetes
+
 lint: ui/dist/index.html ## formatting, clippy, tidy, the page's types
 	@scripts/setup.sh lint
 	cargo fmt --all --check
 	$(CLANG_FORMAT) --dry-run --Werror $$(find bpf tests/targets -name '*.[ch]' -o -name '*.cc')
 	cargo clippy --release --workspace --all-targets --quiet -- -D warnings
+	shellcheck --external-sources --source-path=SCRIPTDIR --severity=warning $$(git ls-files '*.sh' .ci/run)
 	cargo xtask tidy
 	cd ui && npm run --silent lint
 	@if command -v cargo-deny >/dev/null; then cargo deny --log-level error check licenses bans sources; \

@@ -178,7 +178,7 @@ targets() {
 
 build=(git make gcc g++ libc6-dev libelf-dev zlib1g-dev pkg-config ca-certificates)
 lint=()
-test=(runc musl-tools linux-perf wrk openssl redis-tools postgresql chromium curl jq binutils bpftool python3-venv util-linux procps qemu-system-x86)
+test=(runc musl-tools linux-perf wrk openssl redis-tools postgresql chromium curl jq binutils bpftool python3-venv util-linux procps iproute2 qemu-system-x86)
 
 # libelf of newer distributions is built with zstd, which static linking needs too.
 if ldconfig -p 2>/dev/null | grep -q libzstd && [ "$(sed -n 's/^VERSION_ID="\?\([0-9]*\).*/\1/p' /etc/os-release)" -ge 13 ]; then
@@ -204,6 +204,7 @@ run) kernel ;;
 lint)
     format="${clang[0]/clang/clang-format}"
     have "$format" || lint+=("$format")
+    have shellcheck || lint+=(shellcheck)
     [ ${#lint[@]} = 0 ] || install_packages "${lint[@]}"
     rust
     node_js

@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # An apt of our own beside the machine's: sourced by image.sh and cross.sh. Everything lies
 # in $cache; the machine's sources are only asked for their mirrors.
 cache="${EVERFLAME_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/everflame}/kernels"
