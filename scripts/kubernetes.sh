@@ -80,8 +80,8 @@ printf 'deb [arch=amd64%s] %s bookworm main\ndeb-src [arch=amd64%s] %s bookworm 
     "$signed" "$uri" "$signed" "$uri" >"$sources"
 apt_lists
 
-mkdir -p "$work/root"
-# Unpacks PACKAGE into $work/root, unless it is there.
+mkdir -p "$work/debian"
+# Unpacks PACKAGE into $work/debian, unless it is there.
 unpack() {
     local sum deb
     [ -e "$work/unpacked-$1" ] && return
@@ -89,7 +89,7 @@ unpack() {
     [ -n "$sum" ] || die "Debian 12 has no package $1"
     say "fetching $1"
     deb=$(apt_fetch "$1" "$sum") || die "cannot fetch $1: is the mirror $uri reachable?"
-    dpkg-deb -x "$deb" "$work/root"
+    dpkg-deb -x "$deb" "$work/debian"
     rm -rf "$(dirname "$deb")"
     touch "$work/unpacked-$1"
 }
@@ -111,14 +111,14 @@ if [ ! -e "$work/source" ]; then
     tar -xf "$orig" -C "$source_tree" --strip-components=1
     # The vendored release crashes when built by Go 1.18 or newer.
     rm -rf "$source_tree/vendor/github.com/modern-go/reflect2"
-    cp -a "$work/root/usr/share/gocode/src/github.com/modern-go/reflect2" "$source_tree/vendor/github.com/modern-go/"
+    cp -a "$work/debian/usr/share/gocode/src/github.com/modern-go/reflect2" "$source_tree/vendor/github.com/modern-go/"
     touch "$work/source"
 fi
 
 # ---- build ------------------------------------------------------------------------------
 # Debian's Go finds its standard library by links that hold inside an unpacked tree too.
-export GOROOT="$work/root/usr/lib/go-1.19" GOPATH="$work/go" GOCACHE="$work/cache" GO111MODULE=off
-export GOFLAGS=-trimpath PATH="$work/root/usr/lib/go-1.19/bin:$PATH"
+export GOROOT="$work/debian/usr/lib/go-1.19" GOPATH="$work/go" GOCACHE="$work/cache" GO111MODULE=off
+export GOFLAGS=-trimpath PATH="$work/debian/usr/lib/go-1.19/bin:$PATH"
 unset GOTOOLCHAIN
 cd "$source_tree"
 
@@ -151,9 +151,9 @@ nice -n 19 go build -tags "providerless dockerless" -ldflags "$flags" -o "$work/
 # ---- keep -------------------------------------------------------------------------------
 rm -rf "$out.part" && mkdir -p "$out.part/bin" "$out.part/cni"
 cp "$work"/bin/* "$out.part/bin/"
-(cd "$work/root/usr/bin" && cp containerd containerd-shim-runc-v2 ctr etcd kubectl "$out.part/bin/")
-cp "$work/root/bin/busybox" "$out.part/bin/"
-(cd "$work/root/usr/lib/cni" && cp ptp host-local loopback "$out.part/cni/")
+(cd "$work/debian/usr/bin" && cp containerd containerd-shim-runc-v2 ctr etcd kubectl "$out.part/bin/")
+cp "$work/debian/bin/busybox" "$out.part/bin/"
+(cd "$work/debian/usr/lib/cni" && cp ptp host-local loopback "$out.part/cni/")
 keep "$out.part" "$out"
 # Go makes what it keeps read-only.
 chmod -R u+w "$work" && rm -rf "$work" "$cache"
