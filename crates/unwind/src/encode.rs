@@ -1,11 +1,12 @@
 //! Rows and rules into 64-byte elements.
 use crate::error::Error;
-use crate::functions::{FlatRow, Rules};
+use crate::functions::FlatRow;
 use crate::layout::{
     BLOCK_PAIRS, CODE_ESCAPE, DELTA_ADVANCE, ELEMENT_SIZE, Header, PAGES_PER_ELEMENT, RULES_PER_ELEMENT, Rule,
     SEQUENCE_PAIRS, SHORT_SEQUENCE_PAIRS, TABLE_MAGIC,
 };
 use crate::limits::{Limits, MAX_RULES};
+use crate::rules::Rules;
 use crate::sequences::{self, Code, Coded};
 use crate::table::Stats;
 

@@ -7,8 +7,9 @@ use crate::error::Error;
 use crate::layout::{RULE_PEEK, Rule, cfa};
 use crate::limits::{Limits, MAX_PADDING};
 use crate::peek::{Peek, WINDOW, agrees, contradicts, may_give_way, peek};
+use crate::pieces::{Piece, pieces};
+use crate::rules::Rules;
 use crate::table::Stats;
-use rustc_hash::FxHashMap;
 
 /// One row in so many has to be left out, or all stay.
 const WORTH_A_LOOK: u64 = 16;
@@ -27,12 +28,12 @@ pub(crate) enum Source {
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Function {
-    start: u64,
-    length: u32,
+pub(crate) struct Function {
+    pub start: u64,
+    pub length: u32,
     first_row: u32,
     row_count: u32,
-    source: Source,
+    pub source: Source,
     /// Where it begins as all do, how far `push rbp` ends from its start: two rows left out, in
     /// front of those that are there. 0 where it does not.
     pushed: u8,
@@ -45,66 +46,11 @@ struct Row {
     rule: u32,
 }
 
-/// A part of a function that nothing better covers.
-#[derive(Debug, Clone, Copy)]
-struct Piece {
-    start: u64,
-    length: u32,
-    function: u32,
-}
-
-impl Piece {
-    fn end(&self) -> u64 {
-        self.start + u64::from(self.length)
-    }
-
-    /// The part of `self` between two addresses inside it.
-    fn between(&self, start: u64, end: u64) -> Self {
-        Self { start, length: (end - start) as u32, ..*self }
-    }
-}
-
 /// A row of the finished list: relative pc and rule number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct FlatRow {
     pub pc: u32,
     pub rule: u32,
-}
-
-/// Rules by number.
-#[derive(Debug, Default)]
-pub(crate) struct Rules {
-    list: Vec<Rule>,
-    numbers: FxHashMap<Rule, u32>,
-}
-
-impl Rules {
-    pub fn number(&mut self, rule: Rule) -> u32 {
-        *self.numbers.entry(rule).or_insert_with(|| {
-            self.list.push(rule);
-            // No more rules than rows, and those are counted in u32.
-            (self.list.len() - 1) as u32
-        })
-    }
-
-    pub fn list(&self) -> &[Rule] {
-        &self.list
-    }
-
-    fn get(&self, number: u32) -> Rule {
-        self.list.get(number as usize).copied().unwrap_or_default()
-    }
-
-    /// Whether this is a rule that lets the code speak first.
-    fn peeks(&self, number: u32) -> bool {
-        self.get(number).flags & RULE_PEEK != 0
-    }
-
-    /// The number of the same rule that lets the code speak first.
-    fn peeking(&mut self, number: u32) -> u32 {
-        let rule = self.get(number);
-        self.number(Rule { flags: rule.flags | RULE_PEEK, ..rule })
-    }
 }
 
 /// What is wanted of a file.
@@ -265,42 +211,28 @@ impl<'l> Collector<'l> {
         Error::Limit { what, found: found as u64, limit: u64::from(limit) }
     }
 
-    /// The pieces of all functions, sorted, without overlap.
-    fn pieces(&mut self) -> Vec<Piece> {
-        // Those of one start stay as they came: their rows did.
+    /// The pieces of all functions, in order, without overlap.
+    fn pieces(&mut self) -> impl Iterator<Item = Piece> {
+        self.sort();
+        pieces(&self.functions)
+    }
+
+    /// Those of one start stay as they came: their rows did.
+    fn sort(&mut self) {
         self.functions.sort_unstable_by_key(|f| (f.source, f.start, f.first_row));
-        let mut all: Vec<Piece> = Vec::new();
-        let mut base = 0u32;
-        for class in self.functions.chunk_by(|a, b| a.source == b.source) {
-            let mut pieces: Vec<Piece> = Vec::with_capacity(class.len());
-            for (function, index) in class.iter().zip(base..) {
-                if let Some(last) = pieces.last_mut() {
-                    if last.start == function.start {
-                        continue;
-                    }
-                    let room = u32::try_from(function.start - last.start).unwrap_or(u32::MAX);
-                    last.length = last.length.min(room);
-                }
-                pieces.push(Piece { start: function.start, length: function.length, function: index });
-            }
-            base += class.len() as u32;
-            all = if all.is_empty() { pieces } else { merge(&all, &pieces) };
-        }
-        all
     }
 
     /// [start, end) of every function so far, sorted, without overlap.
     pub fn covered(&mut self) -> Vec<(u64, u64)> {
-        self.pieces().into_iter().map(|p| (p.start, p.end())).collect()
+        self.pieces().map(|p| (p.start, p.end())).collect()
     }
 
     /// Gaps of the code that no function covers.
     pub fn uncovered(&mut self) -> Vec<(u64, u64)> {
-        let pieces = self.pieces();
-        let mut gaps = Vec::new();
-        let mut pieces = pieces.iter().peekable();
         let mut code: Vec<(u64, u64)> = self.code.iter().map(|code| (code.address, code.end())).collect();
         code.sort_unstable();
+        let mut gaps = Vec::new();
+        let mut pieces = self.pieces().peekable();
         for (start, end) in code {
             let mut at = start;
             while let Some(piece) = pieces.next_if(|p| p.start < end) {
@@ -318,11 +250,14 @@ impl<'l> Collector<'l> {
 
     /// All rows in order of pc, relative to the base that is returned with them. What was collected is used up.
     pub fn flatten(&mut self) -> Result<(u64, Vec<FlatRow>), Error> {
-        let pieces = self.pieces();
-        let (Some(first), Some(last)) = (pieces.first(), pieces.last()) else { return Err(Error::NoUnwindData) };
+        let ends = |(first, _): (u64, u64), piece: Piece| (first.min(piece.start), piece.end());
+        let (first, last) = self.pieces().fold((u64::MAX, 0), ends);
+        if last == 0 {
+            return Err(Error::NoUnwindData);
+        }
         // Page aligned, so that low bits of relative and of virtual addresses are the same.
-        let base = first.start & !0xfff;
-        let span = last.end() - base;
+        let base = first & !0xfff;
+        let span = last - base;
         let bytes: u64 = self.code.iter().map(|code| code.data.len() as u64).sum();
         // Segments lie beside each other; a file whose code is spread out would only fill the page directory.
         let limit = u64::from(u32::MAX).min(bytes.saturating_mul(16).saturating_add(64 << 20));
@@ -342,8 +277,8 @@ impl<'l> Collector<'l> {
                 flat.push(FlatRow { pc, rule });
             }
         };
-        let mut end = first.start;
-        for piece in &pieces {
+        let mut end = first;
+        for piece in pieces(&self.functions) {
             if piece.start - end > MAX_PADDING {
                 push(&mut flat, end, none);
             }
@@ -369,31 +304,6 @@ impl<'l> Collector<'l> {
         (self.functions, self.rows) = (Vec::new(), Vec::new());
         Ok((base, flat))
     }
-}
-
-/// `high` and those parts of `low` that it does not cover; both sorted and without overlap.
-fn merge(high: &[Piece], low: &[Piece]) -> Vec<Piece> {
-    let mut out = Vec::with_capacity(high.len() + low.len());
-    let mut next = 0;
-    for piece in low {
-        let mut at = piece.start;
-        while let Some(over) = high.get(next).filter(|over| over.start < piece.end()) {
-            if over.start > at {
-                out.push(piece.between(at, over.start));
-            }
-            at = at.max(over.end());
-            if over.end() > piece.end() {
-                break;
-            }
-            out.push(*over);
-            next += 1;
-        }
-        if at < piece.end() {
-            out.push(piece.between(at, piece.end()));
-        }
-    }
-    out.extend_from_slice(high.get(next..).unwrap_or_default());
-    out
 }
 
 #[cfg(test)]
