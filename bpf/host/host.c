@@ -64,3 +64,16 @@ void everflame_walk(struct host *host) {
     host->late = w.late > 1 ? w.late : 0;
     memcpy(host->frames, w.frames, w.user_taken * sizeof(__u64));
 }
+
+void everflame_rules(struct host *host, __u32 executable, const __u64 *addresses, __u32 count,
+                     struct unwind_rule *rules) {
+    row_chunks = host->row_chunks;
+    tables = host->tables;
+    __u32 *place = bpf_map_lookup_elem(&tables, &executable);
+    __u32 table = place ? *place : TABLE_NEVER;
+    for (__u32 i = 0; i < count; i++) {
+        struct unwind_rule *rule =
+            table == TABLE_NEVER || table == TABLE_NOT_YET ? 0 : rule_of(table - 1, addresses[i]);
+        rules[i] = rule ? *rule : (struct unwind_rule){0};
+    }
+}

@@ -30,4 +30,8 @@ struct host {
 
 void everflame_walk(struct host *host);
 
+/* What the executable's table says of `count` addresses; zeros where it says nothing. */
+void everflame_rules(struct host *host, __u32 executable, const __u64 *addresses, __u32 count,
+                     struct unwind_rule *rules);
+
 #endif

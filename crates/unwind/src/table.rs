@@ -74,6 +74,61 @@ impl Table {
         peeks.then(|| peek(window)).flatten().map_or_else(|| self.lookup(vaddr), |code| code.rule)
     }
 
+    /// The ELF virtual addresses at which rows begin, in order.
+    pub fn row_starts(&self) -> Vec<u64> {
+        self.read_starts().unwrap_or_default()
+    }
+
+    fn read_starts(&self) -> Option<Vec<u64>> {
+        let mut header = Reader::new(self.element(0)?);
+        header.skip(8)?;
+        let base = header.u64()?;
+        header.skip(8)?;
+        let (blocks, block_count) = (header.u32()?, header.u32()?);
+        header.skip(8)?;
+        let (direct, sequences) = (header.u32()?, header.u32()?);
+        header.skip(4)?;
+        let shorts = header.u32()?;
+        let mut starts = Vec::new();
+        for block in blocks..blocks.checked_add(block_count)? {
+            let mut reader = Reader::new(self.element(block)?);
+            let mut at = u64::from(reader.u32()?);
+            while let (Some(delta), Some(code)) = (reader.u8(), reader.u8()) {
+                match (delta, code) {
+                    (DELTA_ADVANCE, 0) => break,
+                    (DELTA_ADVANCE, steps) => {
+                        at += u64::from(steps) << 8;
+                        continue;
+                    }
+                    _ => at += u64::from(delta),
+                }
+                starts.push(base.wrapping_add(at));
+                if code == CODE_ESCAPE {
+                    reader.skip(2)?;
+                } else if let Some(number) = u32::from(code).checked_sub(direct) {
+                    let mut pairs = Reader::new(self.sequence(sequences, shorts, number)?);
+                    pairs.skip(4)?;
+                    while let Some(offset) = pairs.u16().filter(|offset| *offset != 0) {
+                        starts.push(base.wrapping_add(at + u64::from(offset)));
+                        pairs.skip(2)?;
+                    }
+                }
+            }
+        }
+        Some(starts)
+    }
+
+    /// The (offset, rule) pairs of a sequence.
+    fn sequence(&self, first: u32, shorts: u32, number: u32) -> Option<&[u8]> {
+        if number < shorts {
+            let element = self.element(first.checked_add(number / SHORT_PER_ELEMENT)?)?;
+            let at = (number % SHORT_PER_ELEMENT) as usize * 4 * SHORT_SEQUENCE_PAIRS;
+            return element.get(at..at + 4 * SHORT_SEQUENCE_PAIRS);
+        }
+        let number = shorts.div_ceil(SHORT_PER_ELEMENT) + (number - shorts);
+        self.element(first.checked_add(number)?)
+    }
+
     fn element(&self, index: u32) -> Option<&[u8]> {
         let start = usize::try_from(index).ok()?.checked_mul(ELEMENT_SIZE)?;
         self.bytes.get(start..start.checked_add(ELEMENT_SIZE)?)
@@ -110,15 +165,7 @@ impl Table {
             Code::Rule(rule) => u32::from(rule),
             Code::Byte(code) if u32::from(code) < direct => u32::from(code),
             Code::Byte(code) => {
-                let number = u32::from(code) - direct;
-                let pairs = if number < shorts {
-                    let element = self.element(sequences.checked_add(number / SHORT_PER_ELEMENT)?)?;
-                    let at = (number % SHORT_PER_ELEMENT) as usize * 4 * SHORT_SEQUENCE_PAIRS;
-                    element.get(at..at + 4 * SHORT_SEQUENCE_PAIRS)?
-                } else {
-                    let number = shorts.div_ceil(SHORT_PER_ELEMENT) + (number - shorts);
-                    self.element(sequences.checked_add(number)?)?
-                };
+                let pairs = self.sequence(sequences, shorts, u32::from(code) - direct)?;
                 u32::from(expand(pairs, pc - from)?)
             }
         };

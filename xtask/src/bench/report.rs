@@ -145,12 +145,12 @@ fn server_table(f: &Value) -> String {
 
 fn tables_table(f: &Value) -> String {
     let mut out = String::from(
-        "| file | functions | rows | of them told by the code | unsupported | bytes | bytes a row | build |\n|---|---|---|---|---|---|---|---|\n",
+        "| file | functions | rows | of them told by the code | unsupported | bytes | bytes a row | build | look-up |\n|---|---|---|---|---|---|---|---|---|\n",
     );
     for t in f.as_array().into_iter().flatten() {
         let _ = writeln!(
             out,
-            "| {} | {} | {} | {} | {} | {:.0} KiB | {:.2} | {:.0} ms |",
+            "| {} | {} | {} | {} | {} | {:.0} KiB | {:.2} | {:.0} ms | {:.0} ns |",
             t["file"].as_str().unwrap_or_default(),
             t["functions"],
             t["raw_rows"],
@@ -158,9 +158,14 @@ fn tables_table(f: &Value) -> String {
             t["unsupported_rows"],
             number(&t["bytes"]) / 1024.0,
             number(&t["bytes"]) / number(&t["raw_rows"]).max(1.0),
-            number(&t["milliseconds"])
+            number(&t["milliseconds"]),
+            number(&t["lookup_nanoseconds"])
         );
     }
+    out.push_str(
+        "\nA look-up is of a random address, by the kernel program's code compiled for the host. Goals: a build of Envoy's \
+         in 200 ms, a look-up in 150 ns.\n",
+    );
     out
 }
 

@@ -2,6 +2,7 @@
 //! they are.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
@@ -34,15 +35,23 @@ pub fn measure(repository: &Path) -> Result<Value> {
             "unsupported_rows": stats.unsupported_rows,
             "bytes": table.bytes().len(),
             "milliseconds": best * 1e3,
+            "lookup_nanoseconds": lookup(&path)?,
         }));
     }
     Ok(Value::Array(figures))
 }
 
+/// Nanoseconds of a look-up of a random address: the kernel program's code, compiled for the host.
+fn lookup(path: &Path) -> Result<f64> {
+    let arguments = ["run", "--release", "--quiet", "--package", "everflame-agent", "--example", "lookup", "--"];
+    let output = Command::new("cargo").args(arguments).arg(path).output().context("running cargo")?;
+    let told = String::from_utf8_lossy(&output.stdout);
+    told.trim().parse().with_context(|| format!("the example `lookup`: {}", String::from_utf8_lossy(&output.stderr)))
+}
+
 fn files(repository: &Path) -> Vec<(&'static str, PathBuf)> {
     let found = |pattern: &str| -> PathBuf {
-        let output =
-            std::process::Command::new("sh").args(["-c", &format!("ls -1 {pattern} 2>/dev/null | head -1")]).output();
+        let output = Command::new("sh").args(["-c", &format!("ls -1 {pattern} 2>/dev/null | head -1")]).output();
         output.map(|output| PathBuf::from(String::from_utf8_lossy(&output.stdout).trim())).unwrap_or_default()
     };
     vec![

@@ -6,6 +6,7 @@
 use std::{ffi::c_void, fmt, marker::PhantomData};
 
 use everflame_profile::Completeness;
+use everflame_unwind::Rule;
 
 use super::abi;
 pub use super::abi::Registers;
@@ -133,6 +134,41 @@ struct Host {
 
 unsafe extern "C" {
     fn everflame_walk(host: *mut Host);
+    fn everflame_rules(host: *mut Host, executable: u32, addresses: *const u64, count: u32, rules: *mut Rule);
+}
+
+impl Host {
+    /// With these tables, and nothing else to look at.
+    fn with(tables: &TableView<'_>) -> Self {
+        Self {
+            mappings: Array::of::<abi::Mapping>(&[], size_of::<abi::Mapping>()),
+            row_chunks: Array::of(&tables.chunks, size_of::<Array>()),
+            tables: tables.places,
+            read: nothing,
+            memory: std::ptr::null(),
+            at: Registers::default(),
+            frames: std::ptr::null_mut(),
+            taken: 0,
+            reason: 0,
+            late: 0,
+            reserved: 0,
+        }
+    }
+}
+
+extern "C" fn nothing(_: *const c_void, _: u64, _: *mut u8, _: u32) -> i32 {
+    -1
+}
+
+/// What an executable's table says of ELF virtual addresses, by the look-up of the kernel
+/// program; [`Rule::NONE`] where it says nothing.
+pub fn rules(tables: &TableView<'_>, executable: u32, addresses: &[u64]) -> Vec<Rule> {
+    let mut rules = vec![Rule::NONE; addresses.len()];
+    let count = u32::try_from(addresses.len()).unwrap_or(u32::MAX);
+    // SAFETY: all arrays are as long as they say and live until the call returns; there are as
+    // many rules as addresses, and any bytes make a rule.
+    unsafe { everflame_rules(&mut Host::with(tables), executable, addresses.as_ptr(), count, rules.as_mut_ptr()) };
+    rules
 }
 
 /// Walks from `at` to the root, or as far as it gets. `mappings` are sorted by start; where
@@ -141,16 +177,11 @@ pub fn walk(at: Registers, mappings: &[abi::Mapping], tables: &TableView<'_>, me
     let mut frames = Vec::with_capacity(abi::USER_FRAMES);
     let mut host = Host {
         mappings: Array::of(mappings, size_of::<abi::Mapping>()),
-        row_chunks: Array::of(&tables.chunks, size_of::<Array>()),
-        tables: tables.places,
         read,
         memory: (&raw const memory).cast(),
         at,
         frames: frames.as_mut_ptr(),
-        taken: 0,
-        reason: 0,
-        late: 0,
-        reserved: 0,
+        ..Host::with(tables)
     };
     // SAFETY: all arrays are as long as they say and live until the call returns, as does
     // `memory`, to which the context points; the C code writes at most USER_FRAMES words to
