@@ -30,9 +30,11 @@ use crate::{
 const TURN: Duration = Duration::from_secs(1);
 /// How often a batch is sent.
 const BATCH_EVERY: Duration = Duration::from_secs(5);
-/// The first batches go sooner, since someone waits for a first picture: the first as soon as
-/// there is a sample, looked for this often, and each after twice the time of the one before.
+/// The first batches go sooner, since someone waits for a first picture: samples are looked for
+/// this often at first, and later each batch comes after twice the time of the one before.
 const FIRST_BATCHES: Duration = Duration::from_millis(50);
+/// How long "at first" is: by then what runs has its unwind tables, on a busy machine too.
+const FIRST_WHILE: Duration = Duration::from_secs(2);
 /// How long the end waits for the server to take what is left.
 const FLUSH_WITHIN: Duration = Duration::from_secs(10);
 
@@ -160,14 +162,15 @@ struct Pipeline {
 
 impl Pipeline {
     fn run(mut self) -> Pins {
+        let start = Instant::now();
         let mut every = FIRST_BATCHES;
-        let mut batch_at = Instant::now() + every;
+        let mut batch_at = start + every;
         while !self.stopping.load(Ordering::Relaxed) {
             let until_batch = batch_at.saturating_duration_since(Instant::now());
             let turn = self.sampling.turn(TURN.min(until_batch.max(Duration::from_millis(10))));
             self.take(turn);
             if Instant::now() >= batch_at {
-                if self.aggregate.samples() > 0 {
+                if self.aggregate.samples() > 0 && start.elapsed() > FIRST_WHILE {
                     every = (every * 2).min(BATCH_EVERY);
                 }
                 batch_at = Instant::now() + every;

@@ -24,8 +24,9 @@ pub fn measure(look: Window, watched: &[u32]) -> Value {
     let port = free_port();
     let server = Everflame::server(port, &folder.path().join("data"));
     let agent = Everflame::agent(port, look.rate, &folder.path().join("spool"));
-    std::thread::sleep(look.settle);
     let pid = agent.pid();
+    let steady = steady(&agent, look.settle);
+    let start_cpu = process::cpu_seconds(pid);
     let read = || (process::cpu_seconds(pid), process::programs(pid), process::switches(pid), sent(pid));
     let (used, from) = (used_by(watched), everflame_tests::api::unix_now_seconds());
     let (start, wire) = (Instant::now(), shipped(&agent));
@@ -57,12 +58,16 @@ pub fn measure(look: Window, watched: &[u32]) -> Value {
         "wire_bytes_per_sample": (wire_after.0 - wire.0) / samples.max(1.0),
         "socket_bytes_per_sample": (socket_after.saturating_sub(socket)) as f64 / samples.max(1.0),
         "longest_us": longest_us(&agent),
+        "steady_after_s": steady.as_secs_f64(),
+        "start_cpu_s": start_cpu,
     });
     // The last samples of the window are on their way for up to one batch.
     if !watched.is_empty() {
         std::thread::sleep(Duration::from_secs(7));
         figures["counted"] = counted(&server, look.rate, (from, until), &used, &used_after);
-        figures["complete_percent"] = complete(&server, (from, until));
+        figures["complete_percent"] = complete(&server, (from, until), &|_| true);
+        figures["complete_percent_without_jvm"] = complete(&server, (from, until), &|name| name != "java");
+        figures["incomplete_without_jvm"] = reasons(&server, (from, until));
     }
     agent.stop();
     figures
@@ -137,12 +142,40 @@ fn counted(
     json!({"samples": samples, "expected": ticks, "percent": samples * 100.0 / f64::max(ticks, 1.0), "worst_sigma": worst})
 }
 
-/// Percent of samples whose stacks are whole.
-fn complete(server: &Everflame, (from, until): (f64, f64)) -> Value {
+/// Percent of samples whose stacks are whole, of processes with such names.
+fn complete(server: &Everflame, (from, until): (f64, f64), of: &dyn Fn(&str) -> bool) -> Value {
     let (from, until) = (format!("{from:.3}"), format!("{until:.3}"));
     let answer = server.api().json("/api/v1/processes", &[("from", &from), ("until", &until)]);
-    let sum = |field: &str| -> f64 {
-        answer["processes"].as_array().into_iter().flatten().filter_map(|p| p[field].as_f64()).sum()
-    };
+    let chosen: Vec<&Value> = answer["processes"].as_array().into_iter().flatten().collect();
+    let chosen = chosen.iter().filter(|p| of(p["process"].as_str().unwrap_or("")));
+    let sum = |field: &str| -> f64 { chosen.clone().filter_map(|p| p[field].as_f64()).sum() };
     (sum("complete") * 100.0 / sum("samples").max(1.0)).into()
+}
+
+/// Why the others are not.
+fn reasons(server: &Everflame, (from, until): (f64, f64)) -> Value {
+    let (from, until) = (format!("{from:.3}"), format!("{until:.3}"));
+    let question = [("from", from.as_str()), ("until", &until), ("query", "{process!=\"java\"}"), ("max_nodes", "1")];
+    server.api().json("/api/v1/flamegraph", &question)["complete"]["incomplete"].clone()
+}
+
+/// Waits `least`, and then until every executable that runs has its table and its names: nothing
+/// was made or sent for a while. In a storm of new ones that never comes, so not for ever.
+fn steady(agent: &Everflame, least: Duration) -> Duration {
+    const QUIET: Duration = Duration::from_secs(8);
+    const MOST: Duration = Duration::from_secs(90);
+    let start = Instant::now();
+    let done = || {
+        let text = agent.api().get("/metrics", &[]).1;
+        metric(&text, "everflame_agent_tracker_answers") + metric(&text, "everflame_agent_symbols_total")
+    };
+    let (mut last, mut since) = (done(), Instant::now());
+    while start.elapsed() < least || (since.elapsed() < QUIET && start.elapsed() < MOST) {
+        std::thread::sleep(Duration::from_secs(1));
+        let now = done();
+        if now > last {
+            (last, since) = (now, Instant::now());
+        }
+    }
+    start.elapsed()
 }

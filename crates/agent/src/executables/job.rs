@@ -1,17 +1,16 @@
 //! What waits for the workers. There are two lanes, so that what takes long never stands in
 //! the way of what does not: facts and tables of ordinary files in one, those of big files and
-//! symbol indexes in the other. Facts come before tables and tables before indexes, and small
-//! files before large ones.
+//! symbol indexes in the other. What a sample waits for comes first; then facts come before
+//! tables and tables before indexes, and small files before large ones.
 
 use std::{
-    cmp::Ordering,
-    collections::BinaryHeap,
     fs::File,
     sync::{Condvar, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use everflame_profile::{ContentId, Str};
+use rustc_hash::FxHashSet;
 
 use crate::worker::protocol::Wish;
 
@@ -60,40 +59,30 @@ impl Job {
     fn lane(&self) -> Lane {
         if self.wish == Wish::Index || self.size >= BIG_FILE { Lane::Slow } else { Lane::Quick }
     }
-
-    fn rank(&self) -> (Wish, u64, u32) {
-        (self.wish, self.size, self.number)
-    }
-}
-
-impl PartialEq for Job {
-    fn eq(&self, other: &Self) -> bool {
-        self.rank() == other.rank()
-    }
-}
-impl Eq for Job {}
-impl PartialOrd for Job {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-impl Ord for Job {
-    /// The greatest is taken first: it is the one of the lowest rank.
-    fn cmp(&self, other: &Self) -> Ordering {
-        other.rank().cmp(&self.rank())
-    }
 }
 
 #[derive(Debug, Default)]
 struct Waiting {
-    jobs: [BinaryHeap<Job>; 2],
+    jobs: [Vec<Job>; 2],
+    /// Executables that samples wait for.
+    awaited: FxHashSet<u32>,
     running: [Option<Wish>; 2],
     stopped: bool,
 }
 
 impl Waiting {
     fn count(&self) -> usize {
-        self.jobs.iter().map(BinaryHeap::len).sum()
+        self.jobs.iter().map(Vec::len).sum()
+    }
+
+    /// Takes out the job that is to be done next. There are few: they are looked through.
+    fn take(&mut self, lane: usize) -> Option<Job> {
+        let rank = |job: &Job| {
+            let awaited = job.wish != Wish::Index && self.awaited.contains(&job.number);
+            (!awaited, job.wish, job.size, job.number)
+        };
+        let (at, _) = self.jobs[lane].iter().enumerate().min_by_key(|(_, job)| rank(job))?;
+        Some(self.jobs[lane].swap_remove(at))
     }
 }
 
@@ -120,6 +109,11 @@ impl Queue {
         Ok(())
     }
 
+    /// From now on the facts and tables of these executables come first: samples wait for them.
+    pub fn prefer(&self, awaited: FxHashSet<u32>) {
+        self.lock().awaited = awaited;
+    }
+
     /// The lane's next job; `None` after `patience` without one. The one before counts as done.
     pub fn pop(&self, lane: Lane, patience: Option<Duration>) -> Option<Job> {
         let lane = lane as usize;
@@ -133,7 +127,7 @@ impl Queue {
                 .map_or_else(|e| e.into_inner().0, |(guard, _)| guard),
             None => self.changed.wait_while(waiting, nothing).unwrap_or_else(PoisonError::into_inner),
         };
-        let job = waiting.jobs[lane].pop();
+        let job = waiting.take(lane);
         waiting.running[lane] = job.as_ref().map(|job| job.wish);
         job
     }
@@ -160,7 +154,7 @@ impl Queue {
     pub fn stop(&self) {
         let mut waiting = self.lock();
         waiting.stopped = true;
-        waiting.jobs.iter_mut().for_each(BinaryHeap::clear);
+        waiting.jobs.iter_mut().for_each(Vec::clear);
         self.changed.notify_all();
     }
 
@@ -200,6 +194,21 @@ mod tests {
         assert!(queue.has_tables() && queue.is_busy());
         assert_eq!(next(Lane::Slow), Some(9));
         assert!(!queue.has_tables() && queue.is_busy(), "an index is still under way");
+    }
+
+    #[test]
+    fn what_samples_wait_for_comes_first() {
+        let queue = Queue::default();
+        for job in
+            [job(8, Wish::Facts, 1), job(9, Wish::Table, 1 << 20), job(10, Wish::Table, 1), job(9, Wish::Index, 1)]
+        {
+            queue.push(job).unwrap();
+        }
+        queue.push(job(11, Wish::Table, 1 << 30)).unwrap();
+        queue.prefer([9, 11].into_iter().collect());
+        let all = |lane| std::iter::from_fn(|| queue.pop(lane, NOW)).map(|job| job.number).collect::<Vec<_>>();
+        assert_eq!(all(Lane::Quick), [9, 8, 10]);
+        assert_eq!(all(Lane::Slow), [11, 9], "nobody waits for an index");
     }
 
     #[test]

@@ -409,6 +409,11 @@ impl Registry {
         }
     }
 
+    /// What samples wait for is made before all else.
+    pub fn prefer(&self, awaited: FxHashSet<u32>) {
+        self.queue.prefer(awaited);
+    }
+
     /// Executables of which something is to be made that needs their file, as many as the
     /// queue has room for.
     pub fn wanting(&mut self) -> FxHashSet<u32> {

@@ -13,6 +13,7 @@ use std::{
 };
 
 use everflame_profile::Completeness;
+use rustc_hash::FxHashSet;
 
 use super::{
     code::{Code, Seen},
@@ -97,6 +98,8 @@ pub struct Late {
     waiting: VecDeque<Waiting>,
     mappings: Vec<abi::Mapping>,
     code: RefCell<Code>,
+    /// Executables whose tables are waited for.
+    awaited: FxHashSet<u32>,
 }
 
 #[derive(Debug)]
@@ -164,6 +167,7 @@ impl Late {
             }
         });
         self.waiting = kept;
+        self.say_awaited(registry);
         let gone = let_go(&mut self.waiting, MAX_WAITING);
         shared.stats.late_refused.add(gone.len() as u64);
         done.extend(gone);
@@ -171,6 +175,17 @@ impl Late {
         let mut boxes = shared.late.lock();
         boxes.waiting -= done.len();
         boxes.outbox.extend(done);
+    }
+
+    /// Lets those tables come first that the samples wait for.
+    fn say_awaited(&mut self, registry: &Registry) {
+        let tables =
+            self.waiting.iter().filter_map(|w| if let Needs::Table(number) = w.needs { Some(number) } else { None });
+        let awaited: FxHashSet<u32> = tables.collect();
+        if awaited != self.awaited {
+            registry.prefer(awaited.clone());
+            self.awaited = awaited;
+        }
     }
 }
 
