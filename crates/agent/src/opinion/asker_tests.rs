@@ -87,9 +87,16 @@ fn case(own: &Own, elf: &[u8], by: &dyn Fn(&mut Vec<u8>)) -> Case {
     };
     let code = own.facts.segments.iter().find(|s| s.executable).unwrap();
     let byte = |address: u64| elf[(address - code.vaddr + code.offset) as usize];
-    // Where callers stand: in the last byte of a call.
-    let call = |(start, end): (u64, u64)| (start + 5..end).find(|a| byte(a - 4) == 0xe8 && by_sp(a));
-    let mut addresses: Vec<u64> = function_ranges(elf).unwrap().into_iter().filter_map(call).take(400).collect();
+    let functions = function_ranges(elf).unwrap();
+    // Where callers stand: in the last byte of a call, and one it is where it leads to a function. What only
+    // looks like one may lie where no caller can stand, of which a table need not tell.
+    let is_call = |a: u64| {
+        let target = i32::from_le_bytes(std::array::from_fn(|n| byte(a - 3 + n as u64)));
+        let target = (a + 1).wrapping_add_signed(target.into());
+        byte(a - 4) == 0xe8 && functions.binary_search_by_key(&target, |f| f.0).is_ok()
+    };
+    let call = |(start, end): (u64, u64)| (start + 5..end).find(|a| is_call(*a) && by_sp(a));
+    let mut addresses: Vec<u64> = functions.iter().copied().filter_map(call).take(400).collect();
     addresses.push(entry);
     let mut stack = Vec::new();
     for pair in addresses.windows(2) {
