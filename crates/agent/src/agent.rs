@@ -17,13 +17,14 @@ use crate::{
     config::AgentConfig,
     export::{Exporter, SymbolUploader, refuse_taken},
     ledger::{About, KernelCounters, KernelCounts, KernelUsage, Ledger, new_instance},
+    memory::Share,
     opinion::{Case, Opinions, Tally},
     pins::Pins,
     presence,
     processes::{Handle, TrackerOptions},
     sampler::{Sampler, Sampling},
     status::{Metrics, Status, StatusServer},
-    worker::client::Worker,
+    worker::client::{Worker, WorkerCommand},
 };
 
 /// How often the ring is looked at. The kernel wakes us earlier when it is half full.
@@ -97,7 +98,7 @@ impl Agent {
             ledger.with_opinions(Arc::clone(&tally));
         }
         let opinions = (options.copy_every > 0).then(|| {
-            let worker = Worker::new(worker, timeout);
+            let worker = Worker::new(WorkerCommand { share: Share::Opinion, ..worker }, timeout);
             Opinions::start(worker, Box::new(sampling.tracker().clone()), Arc::clone(&tally))
         });
         let opinions = opinions.transpose().map_err(AgentError::Start)?;
@@ -106,6 +107,7 @@ impl Agent {
             exporter: Arc::clone(&exporter),
             symbols: Arc::clone(&symbols),
             tracker: sampling.tracker().clone(),
+            counters,
             pins_removed,
             tally,
         };
@@ -214,6 +216,7 @@ struct Figures {
     exporter: Arc<Exporter>,
     symbols: Arc<SymbolUploader>,
     tracker: Handle,
+    counters: CounterMap,
     pins_removed: u64,
     tally: Arc<Tally>,
 }
@@ -238,6 +241,16 @@ impl Status for Figures {
         let help = "Pinned counters of dead agents that were removed because their spool is gone.";
         metrics.counter("stale_pins_removed", help, &[], self.pins_removed as f64);
         self.tally.metrics(metrics);
+        let sums = self.counters.sums();
+        for (name, help, count) in [
+            ("frames_sent", "Records of the ring that carried their frames.", sums.frames_sent),
+            ("wakeups", "Times that the ring woke its reader before its time.", sums.wakeups),
+            ("stack_copies", "Records of the ring that carried a copy of the stack.", sums.copies),
+            ("stack_copied_bytes", "Bytes of those copies.", sums.copied_bytes),
+            ("stack_copies_refused", "Copies not made for want of allowance, room or memory.", sums.copies_refused),
+        ] {
+            metrics.counter(name, help, &[], count as f64);
+        }
         for (name, figure) in self.tracker.stats().iter() {
             let help = format!("Processes and executables: {}.", name.replace('_', " "));
             metrics.gauge(&format!("tracker_{name}"), &help, &[], figure as f64);

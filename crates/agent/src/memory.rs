@@ -1,13 +1,24 @@
 //! One limit of memory, divided among all that grows: what the agent and its kernel maps take
 //! together stays under it. A container's limit is to be half as much again: what of that the
 //! agent does not use is the workers', processes of their own that come and go: one for what the
-//! next samples wait for, one for the largest files.
+//! next samples wait for, one for the largest files, one for second opinions.
 
 /// The limit and its parts. What is fixed (program, threads, the small maps) takes some
 /// 24 MiB, which is why there is a least.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Memory {
     total: u64,
+}
+
+/// The workers, by what they are for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Share {
+    /// Files of usual size, for which samples wait.
+    Quick,
+    /// The largest files.
+    Slow,
+    /// Walks that are made a second time.
+    Opinion,
 }
 
 impl Memory {
@@ -59,18 +70,20 @@ impl Memory {
         (self.total / 8) as usize
     }
 
-    /// Own memory of the worker for files of usual size, bytes. Envoy's takes 24 MiB.
-    pub fn quick_worker(&self) -> u64 {
-        self.total / 2
-    }
-
-    /// Own memory of the worker for the largest files, bytes, where the agent has so much
-    /// resident: what is left of one and a half times the limit, but three eighths at least. It
-    /// is rare that all three are at their limits at once.
-    pub fn slow_worker(&self, resident: u64) -> u64 {
+    /// Own memory of a worker, bytes, where the agent has so much resident. The largest files
+    /// get what is left of one and a half times the limit, but three eighths at least: it is rare
+    /// that all are at their limits at once.
+    pub fn worker(&self, share: Share, resident: u64) -> u64 {
         const SPARE: u64 = 8 << 20;
-        let around = self.total + self.total / 2;
-        around.saturating_sub(resident + SPARE + self.quick_worker()).max(self.total / 8 * 3)
+        match share {
+            // Envoy's takes 24 MiB.
+            Share::Quick => self.total / 2,
+            Share::Opinion => self.total / 8,
+            Share::Slow => {
+                let others = self.worker(Share::Quick, 0) + self.worker(Share::Opinion, 0);
+                (self.total + self.total / 2).saturating_sub(resident + SPARE + others).max(self.total / 8 * 3)
+            }
+        }
     }
 }
 
@@ -87,11 +100,13 @@ mod tests {
     #[test]
     fn the_workers_have_what_the_agent_leaves() {
         let m = Memory::new(64 << 20);
-        assert_eq!((m.quick_worker(), m.slow_worker(20 << 20)), (32 << 20, 36 << 20));
-        for resident in 0..=32 {
-            assert!((resident << 20) + m.quick_worker() + m.slow_worker(resident << 20) <= 96 << 20);
+        let workers =
+            |resident: u64| [Share::Quick, Share::Opinion, Share::Slow].map(|share| m.worker(share, resident) >> 20);
+        assert_eq!(workers(20 << 20), [32, 8, 28]);
+        for resident in 0..=24 {
+            assert!(resident + workers(resident << 20).iter().sum::<u64>() <= 96);
         }
-        assert_eq!(m.slow_worker(200 << 20), 24 << 20);
+        assert_eq!(workers(200 << 20), [32, 8, 24]);
     }
 
     #[test]

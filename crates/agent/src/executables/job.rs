@@ -12,7 +12,7 @@ use std::{
 use everflame_profile::{ContentId, Str};
 use rustc_hash::FxHashSet;
 
-use crate::worker::protocol::Wish;
+use crate::{memory::Share, worker::protocol::Wish};
 
 /// Jobs that wait at most; each holds an open file. What finds no place is tried again later.
 pub const MAX_JOBS: usize = 256;
@@ -47,6 +47,11 @@ impl Lane {
     /// Name of the thread.
     pub fn name(self) -> &'static str {
         ["builder", "builder-slow"][self as usize]
+    }
+
+    /// Its part of the memory.
+    pub fn share(self) -> Share {
+        [Share::Quick, Share::Slow][self as usize]
     }
 
     /// How much it stands back for others, as `nice` counts.

@@ -157,8 +157,8 @@ impl Tracker {
         let queue = Arc::new(Queue::default());
         let (done, outcomes) = sync_channel(MAX_OUTCOMES);
         let waker = Arc::clone(&shared);
-        let worker = |lane| {
-            let command = WorkerCommand { slow: lane == Lane::Slow, ..options.worker.clone() };
+        let worker = |lane: Lane| {
+            let command = WorkerCommand { share: lane.share(), ..options.worker.clone() };
             Worker::new(command, options.worker_timeout).answering(options.worker_answer)
         };
         let cache = options.table_cache.and_then(|directory| {

@@ -16,7 +16,10 @@ use std::{
 
 use super::confine::MEMORY_VARIABLE;
 use super::protocol::{ANSWER_HEADER, MAX_ANSWER, MAX_FILE, Request};
-use crate::{memory::Memory, sys, usage};
+use crate::{
+    memory::{Memory, Share},
+    sys, usage,
+};
 
 /// Longest time a worker may take for one request, beside what the file's size allows for.
 pub const TIMEOUT: Duration = Duration::from_secs(20);
@@ -38,8 +41,8 @@ pub struct WorkerCommand {
     pub environment: Vec<(OsString, OsString)>,
     /// What decides on that limit; without it, it is a large one.
     pub memory: Option<Memory>,
-    /// Whether it is the one for big files.
-    pub slow: bool,
+    /// Which part of it is this one's.
+    pub share: Share,
 }
 
 impl Default for WorkerCommand {
@@ -50,7 +53,7 @@ impl Default for WorkerCommand {
             arguments: vec!["internal-worker".into()],
             environment: Vec::new(),
             memory: None,
-            slow: false,
+            share: Share::Quick,
         }
     }
 }
@@ -179,7 +182,11 @@ fn start(command: &WorkerCommand) -> io::Result<Running> {
         .args(&command.arguments)
         .env_clear()
         .envs(command.environment.iter().map(|(k, v)| (k, v)))
-        .envs(command.memory.map(|memory| (MEMORY_VARIABLE, limit(memory, command.slow).to_string())))
+        .envs(
+            command
+                .memory
+                .map(|memory| (MEMORY_VARIABLE, memory.worker(command.share, usage::all_resident_bytes()).to_string())),
+        )
         .stdin(Stdio::from(OwnedFd::from(theirs)))
         .stdout(Stdio::null())
         .stderr(Stdio::null())
@@ -187,10 +194,6 @@ fn start(command: &WorkerCommand) -> io::Result<Running> {
         .process_group(0)
         .spawn()?;
     Ok(Running { child, socket })
-}
-
-fn limit(memory: Memory, slow: bool) -> u64 {
-    if slow { memory.slow_worker(usage::all_resident_bytes()) } else { memory.quick_worker() }
 }
 
 type Exchanged = (bool, Result<Vec<u8>, String>);

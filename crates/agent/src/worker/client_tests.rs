@@ -20,7 +20,7 @@ pub(crate) fn command() -> WorkerCommand {
         arguments: ["worker::client::tests::worker_process", "--exact", "--test-threads=1"].map(Into::into).to_vec(),
         environment: vec![("EVERFLAME_TEST_WORKER".into(), "1".into())],
         memory: None,
-        slow: false,
+        share: Share::Quick,
     }
 }
 

@@ -20,6 +20,7 @@ use everflame_agent::{
     },
     executables::SymbolIndex,
     identity::ProcessIdentity,
+    memory::Share,
     processes::{
         Handle, Tracker, TrackerOptions,
         sink::{MappingEntry, MappingSink, NoRoom, TableSink},
@@ -137,7 +138,7 @@ impl Tracking {
             arguments: ["worker_process", "--exact", "--test-threads=1"].map(Into::into).to_vec(),
             environment: vec![("EVERFLAME_TEST_WORKER".into(), "1".into())],
             memory: None,
-            slow: false,
+            share: Share::Quick,
         };
         let taker = Arc::clone(&lists);
         options.indexes = Some(Box::new(move |index| taker.indexes.lock().unwrap().push(index)));
