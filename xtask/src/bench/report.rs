@@ -163,8 +163,8 @@ fn tables_table(f: &Value) -> String {
         );
     }
     out.push_str(
-        "\nA look-up is of a random address, by the kernel program's code compiled for the host. Goals: a build of Envoy's \
-         in 200 ms, a look-up in 150 ns.\n",
+        "\nA look-up is of a random address, by the kernel program's code compiled for the host. Builds are CPU time. \
+         Goals: Envoy's in 200 ms, a look-up in 150 ns.\n",
     );
     out
 }
