@@ -14,7 +14,7 @@ export PATH := $(CURDIR)/.tools/bin:$(HOME)/.cargo/bin:$(PATH)
 export CLANG ?= $(firstword $(wildcard $(foreach v,21 20 19 18 17 16 15,/usr/bin/clang-$(v))) clang)
 CLANG_FORMAT ?= $(firstword $(wildcard $(subst clang-,clang-format-,$(CLANG))) clang-format)
 
-.PHONY: help build run test test-quick test-kernels test-kubernetes lint format fuzz bench soak screenshot clean setup
+.PHONY: help build run test test-quick test-kernels test-kubernetes lint format fuzz record-stacks bench soak screenshot clean setup
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 22
@@ -90,6 +90,11 @@ FUZZ_SECONDS ?= 300
 fuzz: ## try to break the kernel's walk for FUZZ_SECONDS=300; what does is kept in tests/corpus/step
 	@scripts/setup.sh test
 	EVERFLAME_FUZZ_SECONDS=$(FUZZ_SECONDS) cargo test --release --package everflame-tests --test end_to_end -- examiner
+
+record-stacks: build ## record stacks of the test programs anew into tests/corpus/stacks (root)
+	@scripts/setup.sh test
+	tests/targets/build.sh tests/.cache/targets
+	EVERFLAME_RECORD_STACKS=1 cargo test --release --package everflame-agent --lib -- --nocapture opinion::corpus::record
 
 bench: build ## measure, write docs/bench/*.json, generate docs/benchmarks.md (root, about 15 minutes)
 	@scripts/setup.sh test

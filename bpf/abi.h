@@ -169,11 +169,13 @@ struct registers {
     __u64 general[GENERAL_REGISTERS];   /* by DWARF's numbers */
 };
 
-/* `bytes` of the thread's stack follow, from sp on. */
+/* `bytes` of the thread's stack follow, from `start` on: rules name what is a little below sp, too. */
 #define STACK_BYTES 32768 /* at most */
 #define CODE_BYTES 16
+#define BELOW_SP 128 /* the red zone; what was restored stays there too */
 struct user_state {
     struct registers at;
+    __u64 start;           /* sp - BELOW_SP, or sp where that cannot be read */
     __u32 bytes;
     __u32 has_code;
     __u8 code[CODE_BYTES]; /* from pc - 1 on, as peek.h wants it, where has_code is set */

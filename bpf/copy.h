@@ -27,21 +27,32 @@ static __always_inline int may_copy(struct counters *c, __u64 now) {
     return allowance >= sizeof(struct user_state) + STACK_BYTES;
 }
 
+/* Copies up to the end of the page. Returns how many bytes, 0 where they cannot be read. */
+static __always_inline __u64 copy_page(__u8 *to, __u64 start) {
+    __u64 got = COPY_PAGE - (start & (COPY_PAGE - 1));
+    return bpf_probe_read_user(to + sizeof(struct user_state), got, (void *)start) ? 0 : got;
+}
+
 /* Puts the registers and the stack behind `at` bytes of frames: up to the end of the page,
  * then whole pages until one cannot be read, which is where a stack ends. Returns how many
  * bytes that makes, 0 where there is no copy. */
 static __always_inline __u64 copy_stack(struct counters *c, struct walk *w, __u64 at, __u64 now) {
-    __u64 sp = w->from.at.sp, got = COPY_PAGE - (sp & (COPY_PAGE - 1));
     __u8 *to = (__u8 *)w->frames + at;
-    if (!may_copy(c, now) || bpf_probe_read_user(to + sizeof(struct user_state), got, (void *)sp)) {
+    __u64 start = w->from.at.sp - BELOW_SP, got = 0;
+    if (may_copy(c, now) && !(got = copy_page(to, start))) {
+        start += BELOW_SP;
+        got = copy_page(to, start);
+    }
+    if (!got) {
         c->copies_refused++;
         return 0;
     }
     for (int i = 1; i < STACK_BYTES / COPY_PAGE; i++) {
-        if (bpf_probe_read_user(to + sizeof(struct user_state) + got, COPY_PAGE, (void *)(sp + got)))
+        if (bpf_probe_read_user(to + sizeof(struct user_state) + got, COPY_PAGE, (void *)(start + got)))
             break;
         got += COPY_PAGE;
     }
+    w->from.start = start;
     w->from.bytes = got;
     w->from.has_code = !bpf_probe_read_user(w->from.code, CODE_BYTES, (void *)(w->from.at.pc - 1));
     *(struct user_state *)to = w->from;

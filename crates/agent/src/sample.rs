@@ -67,7 +67,9 @@ pub struct UserStack {
     pub registers: Registers,
     /// The code at its pc, from the byte before on: see `bpf/peek.h`.
     pub code: Option<[u8; CODE_BYTES]>,
-    /// From the stack pointer on.
+    /// Address of the first byte: the stack pointer, or a little below.
+    pub start: u64,
+    /// From there on.
     pub bytes: Box<[u8]>,
 }
 
@@ -76,12 +78,18 @@ impl UserStack {
     pub fn size(&self) -> usize {
         size_of::<Self>() + self.bytes.len()
     }
+
+    /// From the stack pointer on.
+    pub fn above(&self) -> &[u8] {
+        let below = usize::try_from(self.registers.sp.saturating_sub(self.start)).unwrap_or(usize::MAX);
+        self.bytes.get(below..).unwrap_or_default()
+    }
 }
 
 impl Memory for UserStack {
     fn read(&self, address: u64, into: &mut [u8]) -> bool {
         let code_start = self.registers.pc.wrapping_sub(1);
-        let stack = Piece { start: self.registers.sp, bytes: &self.bytes };
+        let stack = Piece { start: self.start, bytes: &self.bytes };
         let code = self.code.as_ref().map(|bytes| Piece { start: code_start, bytes });
         stack.read(address, into) || code.is_some_and(|code| code.read(address, into))
     }

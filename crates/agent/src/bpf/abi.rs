@@ -19,6 +19,7 @@ pub const SAMPLE_HAS_STACK: u8 = 4;
 pub const SAMPLE_LATE: u8 = 8;
 pub const STACK_BYTES: usize = 32768;
 pub const CODE_BYTES: usize = 16;
+pub const BELOW_SP: usize = 128;
 pub const GENERAL_REGISTERS: usize = 16;
 pub const TABLE_NOT_YET: u32 = 0;
 pub const TABLE_NEVER: u32 = u32::MAX;
@@ -92,6 +93,7 @@ pub struct Registers {
 #[derive(Debug, Clone, Copy)]
 pub struct UserState {
     pub at: Registers,
+    pub start: u64,
     pub bytes: u32,
     pub has_code: u32,
     pub code: [u8; CODE_BYTES],
@@ -128,7 +130,7 @@ const _: () = {
     assert!(size_of::<Mapping>() == 24);
     assert!(size_of::<Process>() == 24);
     assert!(size_of::<Options>() == 32);
-    assert!(size_of::<UserState>() == 184);
+    assert!(size_of::<UserState>() == 192);
     assert!(size_of::<Sample>() == 64);
     assert!(size_of::<Counters>() == COUNTER_WORDS * 8);
 };
@@ -162,12 +164,14 @@ impl UserState {
     /// Reads the fixed part; `None` where it is too short.
     pub fn read(bytes: &[u8]) -> Option<Self> {
         let (words, rest) = bytes.split_at_checked(size_of::<Registers>())?;
+        let (start, rest) = rest.split_first_chunk::<8>()?;
         let (counts, rest) = rest.split_first_chunk::<8>()?;
         let word = |n: usize| u64::from_le_bytes(std::array::from_fn(|b| words[n * 8 + b]));
         let count = |n: usize| u32::from_le_bytes(std::array::from_fn(|b| counts[n * 4 + b]));
         let general = std::array::from_fn(|n| word(4 + n));
         let at = Registers { pc: word(0), sp: word(1), fp: word(2), lr: word(3), general };
-        Some(Self { at, bytes: count(0), has_code: count(1), code: *rest.first_chunk()? })
+        let start = u64::from_le_bytes(*start);
+        Some(Self { at, start, bytes: count(0), has_code: count(1), code: *rest.first_chunk()? })
     }
 }
 
@@ -223,6 +227,7 @@ mod tests {
             ("options", "copy_rate", offset_of!(Options, copy_rate)),
             ("registers", "lr", offset_of!(Registers, lr)),
             ("registers", "general", offset_of!(Registers, general)),
+            ("user_state", "start", offset_of!(UserState, start)),
             ("user_state", "bytes", offset_of!(UserState, bytes)),
             ("user_state", "has_code", offset_of!(UserState, has_code)),
             ("user_state", "code", offset_of!(UserState, code)),

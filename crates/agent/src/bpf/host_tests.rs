@@ -5,6 +5,7 @@ use std::{io::Write, mem::offset_of, process::Command};
 use everflame_unwind::{Limits, convert, function_ranges, layout};
 
 use super::*;
+use crate::sample::UserStack;
 
 const NUMBER: u32 = 9;
 const BIAS: u64 = 0x5555_0000_0000;
@@ -175,6 +176,26 @@ fn a_leafs_frame_is_found_by_any_of_its_registers() {
         let expected = Walked { frames, completeness: Completeness::Complete, waits_for: None };
         assert_eq!(walked, expected, "{}", descriptions[n]);
     }
+}
+
+/// A frame pointer that was popped already is looked up where it was, which is below the stack pointer by now.
+#[test]
+fn a_copy_of_a_stack_has_what_is_below_the_stack_pointer() {
+    let elf = library(&[".cfi_offset 6, -16".into(), ".cfi_undefined 16".into()]);
+    let functions: Vec<u64> = function_ranges(&elf).unwrap().into_iter().map(|(start, _)| start).collect();
+    let mut tables = Tables::default();
+    tables.add(NUMBER, convert(&elf, &Limits::default()).unwrap().bytes());
+    let walked = |below: usize| {
+        let mut bytes = vec![0; below];
+        bytes.extend_from_slice(&(BIAS + functions[1] + 1).to_le_bytes());
+        let registers = Registers { pc: BIAS + functions[0], sp: TOP - 8, fp: 1, ..Registers::default() };
+        let start = TOP - bytes.len() as u64;
+        let copy = UserStack { registers, start, code: None, bytes: bytes.into() };
+        assert_eq!(copy.above(), (BIAS + functions[1] + 1).to_le_bytes());
+        walk(registers, &mapping(), &tables.view(), &copy).completeness
+    };
+    assert_eq!(walked(0), Completeness::UnreadableMemory);
+    assert_eq!(walked(abi::BELOW_SP), Completeness::Complete);
 }
 
 #[test]

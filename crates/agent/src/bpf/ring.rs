@@ -156,6 +156,7 @@ fn copy(bytes: &[u8]) -> Option<Arc<UserStack>> {
     let stack = bytes.get(size_of::<abi::UserState>()..)?.get(..state.bytes as usize)?;
     Some(Arc::new(UserStack {
         registers: state.at,
+        start: state.start,
         code: (state.has_code != 0).then_some(state.code),
         bytes: stack.into(),
     }))

@@ -321,7 +321,7 @@ impl Files {
             sp: case.copy.registers.sp,
             fp: case.copy.registers.fp,
             modules: mappings.iter().filter_map(module).take(MAX_MODULES).collect(),
-            stack: case.copy.bytes.to_vec(),
+            stack: case.copy.above().to_vec(),
         }
     }
 }

@@ -119,7 +119,7 @@ fn case(own: &Own, elf: &[u8], by: &dyn Fn(&mut Vec<u8>)) -> Case {
         time: 0,
         stack: Arc::new(RawStack { kernel: Vec::new(), user }),
         completeness: walked.completeness,
-        copy: Arc::new(UserStack { registers, code: None, bytes: stack.into() }),
+        copy: Arc::new(UserStack { registers, start, code: None, bytes: stack.into() }),
     }
 }
 
@@ -202,7 +202,7 @@ fn what_finds_no_room_is_refused_and_counted() {
         time: 0,
         stack: Arc::default(),
         completeness: Completeness::Complete,
-        copy: Arc::new(UserStack { registers: Registers::default(), code: None, bytes: Box::default() }),
+        copy: Arc::new(UserStack { registers: Registers::default(), start: 0, code: None, bytes: Box::default() }),
     };
     for _ in 0..2 * MAX_WAITING {
         opinions.offer(case.clone());

@@ -8,6 +8,8 @@
 
 mod asker;
 mod compare;
+#[cfg(test)]
+mod corpus;
 mod files;
 mod image;
 mod images;

@@ -285,7 +285,7 @@ mod tests {
     use crate::bpf::host::Registers;
 
     fn sample(time: u64, bytes: usize) -> RawSample {
-        let copy = UserStack { registers: Registers::default(), code: None, bytes: vec![0; bytes].into() };
+        let copy = UserStack { registers: Registers::default(), start: 0, code: None, bytes: vec![0; bytes].into() };
         RawSample {
             time,
             pid: 1,
