@@ -78,6 +78,17 @@ collector | elastic) server="" ;;
 esac
 
 # ---- what is installed ------------------------------------------------------------------
+# The port of a URL.
+port_of() {
+    local rest="${1#*://}"
+    rest="${rest%/}"
+    case "$1" in
+    *://*:*) echo "${rest##*:}" ;;
+    https*) echo 443 ;;
+    *) echo 80 ;;
+    esac
+}
+
 # The overlay's objects, with the names and addresses that were asked for.
 render() {
     if [ "$overlay" = standalone ]; then
@@ -87,8 +98,8 @@ render() {
         done
     elif command -v kustomize >/dev/null; then
         kustomize build "$here/overlays/$overlay"
-    else
-        kubectl kustomize "$here/overlays/$overlay"
+    elif ! kubectl kustomize "$here/overlays/$overlay" 2>/dev/null; then
+        die "overlay $overlay needs kubectl 1.27 or newer, or kustomize, in PATH" "install one of them, then repeat"
     fi | sed \
         -e "s|^\( *namespace: \)everflame\$|\1$namespace|" \
         -e "s|^\(  name: \)everflame\$|\1$namespace|" \
@@ -96,7 +107,7 @@ render() {
         -e "s|everflame-server\.everflame|everflame-server.$namespace|g" \
         ${endpoint:+-e "s|^\(  EVERFLAME_ENDPOINT: \).*|\1$endpoint|"} \
         ${endpoint:+-e "s|^\(  ELASTIC_ENDPOINT: \).*|\1$endpoint|"} \
-        ${image:+-e "s|^\( *image: \).*|\1$image|"}
+        ${image:+-e "s|^\( *image: \).*|\1$image|"} || return 1
     [ -z "$endpoint" ] || cat <<POLICY
 ---
 # The other policies let agents reach the overlay's own endpoint.
@@ -120,19 +131,10 @@ spec:
 POLICY
 }
 
-# The port of an URL.
-port_of() {
-    local rest="${1#*://}"
-    rest="${rest%/}"
-    case "$1" in
-    *://*:*) echo "${rest##*:}" ;;
-    https*) echo 443 ;;
-    *) echo 80 ;;
-    esac
-}
+objects=$(render) || exit 1
 
-# Hands on only objects whose `APIVERSION KIND` the first argument lists, and only those of
-# the kinds in the second that it does not exclude. What a cluster lacks is said.
+# The objects whose `APIVERSION KIND` stands in the first argument (all, if it is empty), but
+# for the kinds in the second. What a cluster lacks is said.
 choose() {
     awk -v served="$1" -v without="$2" '
         BEGIN { n = split(served, lines, "\n"); for (i = 1; i <= n; i++) is[lines[i]] = 1 }
@@ -148,11 +150,11 @@ choose() {
         /^kind: / { kind = $2 }
         /^  name: / && name == "" { name = $2 }
         { text = text $0 "\n" }
-        END { flush() }'
+        END { flush() }' <<<"$objects"
 }
 
 if [ -n "$dry_run" ] && [ -z "$uninstall" ]; then
-    render | choose "" ""
+    choose "" ""
     say "nothing was changed: this is what would be applied"
     exit 0
 fi
@@ -197,13 +199,13 @@ fi
 # ---- uninstall --------------------------------------------------------------------------
 if [ -n "$uninstall" ]; then
     if [ -n "$dry_run" ]; then
-        render | choose "$served" "${foreign:+Namespace}" | awk '/^kind: /{k=$2} /^  name: /&&k{print "would delete", k, $2; k=""}'
+        choose "$served" "${foreign:+Namespace}" | awk '/^kind: /{k=$2} /^  name: /&&k{print "would delete", k, $2; k=""}'
         exit 0
     fi
     # Agents first: they hand over what they hold while the server is there.
     kubectl delete daemonset everflame-agent --namespace "$namespace" --ignore-not-found --cascade=foreground --timeout="${timeout}s" >&2 ||
         die "the agents do not end" "look at 'kubectl -n $namespace get pods -l app=everflame-agent', then repeat"
-    render | choose "$served" "${foreign:+Namespace}" | kubectl delete --ignore-not-found --timeout="${timeout}s" -f - >&2 ||
+    choose "$served" "${foreign:+Namespace}" | kubectl delete --ignore-not-found --timeout="${timeout}s" -f - >&2 ||
         die "not everything could be deleted" "see above, then repeat"
     if [ -n "$foreign" ]; then
         # The claims of a StatefulSet outlive it, and the namespace stays.
@@ -251,7 +253,7 @@ trouble() {
 wait_for() { kubectl rollout status --namespace "$namespace" "$1" --timeout="${timeout}s" >&2; }
 # Applies what the cluster knows, but for the kinds that are named.
 apply() {
-    render | choose "$served" "${foreign:+Namespace} ${1:-}" | kubectl apply "$validate" -f - >&2 ||
+    choose "$served" "${foreign:+Namespace} ${1:-}" | kubectl apply "$validate" -f - >&2 ||
         die "the cluster did not take everything" "see above; repeat when it is put right"
 }
 

@@ -4,8 +4,8 @@
 #
 #   scripts/kubernetes.sh        builds or fetches what is missing, prints the folder
 #   scripts/kubernetes.sh find   only looks: the folder, or ends with 77
-#   scripts/kubernetes.sh tools  helm and kustomize, which Debian lacks, by `go install`; the
-#                                folder of those that could be had
+#   scripts/kubernetes.sh tools, find-tools   the same for helm and kustomize, which Debian
+#                                lacks: by `go install`
 #
 # Debian packages of Kubernetes only the client, but its source package holds all of it. The
 # build takes 10 to 15 minutes on two idle cores, once: the result is kept, with checksums, in
@@ -40,9 +40,13 @@ find)
     whole "$out" || { say "there is none in $out: run scripts/kubernetes.sh (once, 10 to 15 minutes)" && exit 77; }
     echo "$out" && exit
     ;;
+find-tools)
+    whole "$tools" || { say "there is no helm and kustomize in $tools: run scripts/kubernetes.sh tools" && exit 77; }
+    echo "$tools" && exit
+    ;;
 build | tools) ;;
 *)
-    echo "usage: scripts/kubernetes.sh [build|find|tools]" >&2
+    echo "usage: scripts/kubernetes.sh [build|find|tools|find-tools]" >&2
     exit 2
     ;;
 esac

@@ -6,5 +6,4 @@
 
 mod faults;
 mod monitoring;
-mod renderings;
 mod types;

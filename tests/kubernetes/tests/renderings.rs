@@ -1,0 +1,195 @@
+//! What the script, the overlays and the chart make of the manifests, without a cluster.
+//!
+//! helm and kustomize are what `scripts/kubernetes.sh tools` leaves; without them their tests
+//! are skipped, aloud.
+#![forbid(unsafe_code)]
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use std::path::PathBuf;
+use std::process::{Command, ExitCode};
+
+use everflame_kubernetes::objects;
+use everflame_tests::machine::{finish, output, repository};
+use everflame_tests::{Outcome, Skip, runner};
+use serde_json::{Value, json};
+
+fn main() -> ExitCode {
+    runner::run(&[
+        ("renderings::the_script_applies_the_files", the_script_applies_the_files),
+        ("renderings::options_reach_every_place", options_reach_every_place),
+        ("renderings::overlays", overlays),
+        ("renderings::the_chart_is_the_manifests", the_chart_is_the_manifests),
+        ("renderings::the_charts_values", the_charts_values),
+        ("renderings::the_schema_refuses", the_schema_refuses),
+    ])
+}
+
+/// The folder of helm and kustomize.
+fn tools() -> Result<PathBuf, Skip> {
+    let found = finish(Command::new(repository().join("scripts/kubernetes.sh")).arg("find-tools"));
+    match found.status.success() {
+        true => Ok(String::from_utf8_lossy(&found.stdout).trim().into()),
+        false => Err(Skip(String::from_utf8_lossy(&found.stderr).trim().to_owned())),
+    }
+}
+
+fn sorted(mut objects: Vec<Value>) -> Vec<Value> {
+    objects.sort_by_key(objects::id);
+    objects
+}
+
+/// The chart with settings, in a namespace.
+fn chart(namespace: &str, settings: &[&str]) -> Result<std::process::Output, Skip> {
+    let mut command = Command::new(tools()?.join("helm"));
+    command.args(["template", "everflame"]).arg(repository().join("deploy/helm/everflame"));
+    command.args(["--namespace", namespace, "--kube-version", "1.33"]);
+    for setting in settings {
+        command.args(["--set", setting]);
+    }
+    Ok(finish(&mut command))
+}
+
+fn charted(namespace: &str, settings: &[&str]) -> Result<Vec<Value>, Skip> {
+    let output = chart(namespace, settings)?;
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    Ok(sorted(objects::parse(&String::from_utf8_lossy(&output.stdout))))
+}
+
+fn dry_run(options: &[&str]) -> Vec<Value> {
+    let script = repository().join("deploy/deploy.sh");
+    objects::parse(&output(Command::new(script).arg("--dry-run").args(options).current_dir("/")))
+}
+
+/// Without options the script applies the very files, in an order in which each object has
+/// what it needs.
+fn the_script_applies_the_files() -> Outcome {
+    let (rendered, files) = (dry_run(&[]), objects::of_folder("kubernetes"));
+    assert_eq!(rendered[0]["kind"], "Namespace");
+    let at = |kind: &str| rendered.iter().position(|o| o["kind"] == kind).unwrap();
+    assert!(at("ServiceAccount") < at("StatefulSet") && at("ClusterRoleBinding") < at("DaemonSet"));
+    assert!(at("ConfigMap") < at("StatefulSet") && at("PriorityClass") < at("DaemonSet"));
+    assert_eq!(sorted(rendered), sorted(files));
+    Ok(())
+}
+
+/// Names, addresses and images go everywhere where they are said.
+fn options_reach_every_place() -> Outcome {
+    let options = [
+        "--namespace",
+        "seen",
+        "--endpoint",
+        "http://elsewhere.example:4040",
+        "--image",
+        "registry.example/everflame:2",
+    ];
+    let rendered = dry_run(&options);
+    for object in &rendered {
+        let namespace = &object["metadata"]["namespace"];
+        assert!(namespace.is_null() || namespace == "seen", "{}", objects::id(object));
+        assert!(!object.to_string().contains("everflame-server.everflame"), "{}", objects::id(object));
+    }
+    objects::find(&rendered, "Namespace", "seen");
+    assert_eq!(objects::find(&rendered, "ClusterRoleBinding", "everflame-agent")["subjects"][0]["namespace"], "seen");
+    let settings = &objects::find(&rendered, "ConfigMap", "everflame-agent")["data"];
+    assert_eq!(settings["EVERFLAME_ENDPOINT"], "http://elsewhere.example:4040");
+    for (kind, name) in [("DaemonSet", "everflame-agent"), ("StatefulSet", "everflame-server")] {
+        let image = &objects::find(&rendered, kind, name)["spec"]["template"]["spec"]["containers"][0]["image"];
+        assert_eq!(image, "registry.example/everflame:2");
+    }
+    let binding = objects::find(&rendered, "ValidatingAdmissionPolicyBinding", "everflame-pods");
+    let labels = &binding["spec"]["matchResources"]["namespaceSelector"]["matchLabels"];
+    assert_eq!(labels["kubernetes.io/metadata.name"], "seen");
+    // The agents are let out to where they are told to send.
+    let policy = objects::find(&rendered, "NetworkPolicy", "everflame-agent-endpoint");
+    assert_eq!(policy["spec"]["egress"], json!([{"ports": [{"port": 4040, "protocol": "TCP"}]}]));
+    Ok(())
+}
+
+/// Each overlay is the manifests but for what it says.
+fn overlays() -> Outcome {
+    let tools = tools()?;
+    let build = |folder: &str| -> Vec<Value> {
+        let folder = repository().join("deploy").join(folder);
+        sorted(objects::parse(&output(Command::new(tools.join("kustomize")).arg("build").arg(folder))))
+    };
+    let files = sorted(objects::of_folder("kubernetes"));
+    assert_eq!(build("kubernetes"), files, "the kustomization lists every file");
+    let is_servers = |object: &Value| object["metadata"]["name"] == "everflame-server";
+    let agents: Vec<String> = files.iter().filter(|object| !is_servers(object)).map(objects::id).collect();
+    for overlay in ["collector", "elastic"] {
+        let built = build(&format!("overlays/{overlay}"));
+        assert_eq!(built.iter().map(objects::id).collect::<Vec<_>>(), agents, "{overlay}");
+    }
+    let collector = build("overlays/collector");
+    let settings = &objects::find(&collector, "ConfigMap", "everflame-agent")["data"];
+    assert_eq!(settings["EVERFLAME_ENDPOINT"], "http://otel-collector.observability:4317");
+    assert_eq!(settings["EVERFLAME_RATE"], "19");
+    let policy = &objects::find(&collector, "NetworkPolicy", "everflame-agent")["spec"]["egress"];
+    assert_eq!(policy.as_array().unwrap().len(), 3);
+    assert!(!policy.to_string().contains("4040") && policy[2].to_string().contains("4317"), "{policy}");
+
+    let elastic = build("overlays/elastic");
+    let settings = &objects::find(&elastic, "ConfigMap", "everflame-agent")["data"];
+    assert!(settings["EVERFLAME_ENDPOINT"].is_null() && settings["ELASTIC_ENDPOINT"].is_string(), "{settings}");
+    let pod = &objects::find(&elastic, "DaemonSet", "everflame-agent")["spec"]["template"]["spec"];
+    let secret = pod["volumes"].as_array().unwrap().iter().find(|v| v["secret"].is_object()).unwrap();
+    assert_eq!(secret["secret"], json!({"secretName": "everflame-elastic", "defaultMode": 0o400}));
+    let file = pod["containers"][0]["env"].as_array().unwrap().iter().find(|e| e["name"] == "ELASTIC_API_KEY_FILE");
+    assert_eq!(file.unwrap()["value"], "/etc/everflame/elastic/apiKey");
+    assert_eq!(pod["hostPID"], true, "the rest of the pod is as it was");
+
+    let chosen = build("overlays/profiling-nodes");
+    let selector = &objects::find(&chosen, "DaemonSet", "everflame-agent")["spec"]["template"]["spec"]["nodeSelector"];
+    assert_eq!(*selector, json!({"kubernetes.io/os": "linux", "everflame.io/profile": "true"}));
+    let monitoring: Vec<String> = build("monitoring").iter().map(objects::id).collect();
+    assert_eq!(monitoring.len(), 4, "{monitoring:?}");
+    Ok(())
+}
+
+/// With its own values the chart renders the very objects of the manifests.
+fn the_chart_is_the_manifests() -> Outcome {
+    let (chart, files) = (charted("everflame", &["createNamespace=true"])?, sorted(objects::of_folder("kubernetes")));
+    assert_eq!(chart.iter().map(objects::id).collect::<Vec<_>>(), files.iter().map(objects::id).collect::<Vec<_>>());
+    for (chart, file) in chart.iter().zip(&files) {
+        assert_eq!(chart, file, "{}", objects::id(file));
+    }
+    Ok(())
+}
+
+/// What else the chart can be told.
+fn the_charts_values() -> Outcome {
+    let settings = [
+        "server.enabled=false",
+        "agent.endpoint=http://collector.example:4317",
+        "agent.nodeSelector.pool=busy",
+        "image.repository=registry.example/everflame",
+        "image.tag=2",
+        "admissionPolicy=false",
+    ];
+    let objects = charted("seen", &settings)?;
+    let of_server: Vec<String> = objects.iter().map(objects::id).filter(|id| id.contains("server")).collect();
+    assert!(of_server.is_empty(), "{of_server:?}");
+    assert!(!objects.iter().any(|o| o["kind"] == "Namespace" || o["kind"] == "ValidatingAdmissionPolicy"));
+    let agent = objects::find(&objects, "DaemonSet", "everflame-agent");
+    assert_eq!(agent["metadata"]["namespace"], "seen");
+    let pod = &agent["spec"]["template"]["spec"];
+    assert_eq!(pod["nodeSelector"], json!({"kubernetes.io/os": "linux", "pool": "busy"}));
+    assert_eq!(pod["containers"][0]["image"], "registry.example/everflame:2");
+    assert_eq!(
+        objects::find(&objects, "ConfigMap", "everflame-agent")["data"]["EVERFLAME_ENDPOINT"],
+        "http://collector.example:4317"
+    );
+    let policy = &objects::find(&objects, "NetworkPolicy", "everflame-agent")["spec"]["egress"];
+    assert_eq!(policy[2], json!({"ports": [{"port": 4317, "protocol": "TCP"}]}));
+    Ok(())
+}
+
+/// A value that is misspelt or out of range is refused, with its name.
+fn the_schema_refuses() -> Outcome {
+    for (setting, name) in [("agent.rat=19", "rat"), ("agent.rate=5000", "rate"), ("server.storage=lots", "storage")] {
+        let output = chart("everflame", &[setting])?;
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && said.contains(name), "{setting}: {said}");
+    }
+    Ok(())
+}
