@@ -66,6 +66,7 @@ test-kernels: ## the agent in virtual machines with every kernel of the matrix (
 test-kubernetes: build ## deploy/ on a real control plane and kubelet, built once into the user's cache (root)
 	@scripts/setup.sh test
 	@scripts/kubernetes.sh >/dev/null
+	@scripts/kubernetes.sh tools >/dev/null || true
 	cargo test --release --package everflame-kubernetes
 
 lint: ui/dist/index.html ## formatting, clippy, tidy, the page's types

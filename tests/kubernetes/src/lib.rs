@@ -7,6 +7,7 @@
 pub mod cgroups;
 pub mod images;
 pub mod kubectl;
+pub mod monitoring;
 pub mod names;
 pub mod objects;
 pub mod plane;

@@ -2,9 +2,9 @@
 
 use std::process::Command;
 
-use everflame_kubernetes::Plane;
-use everflame_tests::Outcome;
+use everflame_kubernetes::{Plane, monitoring};
 use everflame_tests::machine::{finish, repository};
+use everflame_tests::{Api, Outcome};
 
 use crate::deployment::{api, installed, pod, said, script, state};
 use crate::stage::Stage;
@@ -72,6 +72,22 @@ pub fn installs() -> Outcome {
     println!("the agent's log:\n{log}");
     let missing = log.lines().find(|line| line.contains(" WARN ") && !line.contains("samples this machine too"));
     assert_eq!(missing, None, "the manifest gives all that the agent asks for");
+    Ok(())
+}
+
+/// Every metric that an alert or a panel names comes out of the running pods.
+pub fn metrics_exist() -> Outcome {
+    let stage = installed()?;
+    let agent = pod(&stage, "everflame-agent");
+    let agent = Api::new(&format!("http://{}:4041", agent["status"]["podIP"].as_str().unwrap()));
+    let text = |api: &Api| {
+        let (status, text) = api.get("/metrics", &[]);
+        assert_eq!(status, 200, "{text}");
+        text
+    };
+    let told = monitoring::told(&(text(&agent) + &text(&api(&stage))));
+    let missing: Vec<String> = monitoring::named().difference(&told).cloned().collect();
+    assert!(missing.is_empty(), "{missing:?}");
     Ok(())
 }
 

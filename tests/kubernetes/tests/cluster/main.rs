@@ -17,10 +17,11 @@ mod pods;
 mod rights;
 mod stage;
 
-const TESTS: [runner::Test; 7] = [
+const TESTS: [runner::Test; 8] = [
     ("kubernetes::the_script_says_what_is_wrong", install::says_what_is_wrong),
     ("kubernetes::the_script_installs", install::installs),
     ("kubernetes::the_agents_account", rights::account),
+    ("kubernetes::metrics_exist", install::metrics_exist),
     ("kubernetes::who_it_was", pods::who_it_was),
     ("kubernetes::a_pod_of_two_seconds", pods::two_seconds),
     ("kubernetes::the_script_may_be_repeated", install::repeats),

@@ -1,23 +1,18 @@
-//! The dashboard and the alerts name only metrics that the program has: it is asked.
+//! The dashboard and the alerts are whole. That the metrics exist is for the cluster's tests,
+//! which ask the running program.
 
 use std::collections::BTreeSet;
 
+use everflame_kubernetes::monitoring::metrics;
 use everflame_kubernetes::objects;
 use everflame_tests::machine::repository;
-
-/// Names in an expression of PromQL that are ours.
-fn metrics(text: &str) -> BTreeSet<String> {
-    let name = regex::Regex::new(r"\beverflame_[a-z0-9_]+").unwrap();
-    name.find_iter(text).map(|found| found.as_str().to_owned()).collect()
-}
 
 fn dashboard() -> serde_json::Value {
     let path = repository().join("deploy/monitoring/dashboard.json");
     serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
 }
 
-/// The names that the sources of agent and server give to their metrics. (That these come out
-/// of a running program is for the test of the cluster.)
+/// Each alert says what to do, each panel has its place, and both ask for something of ours.
 #[test]
 fn alerts_and_panels_are_whole() {
     let rules = objects::of_file("monitoring/rules.yaml");
