@@ -163,7 +163,7 @@ fn the_charts_values() -> Outcome {
         "agent.endpoint=http://collector.example:4317",
         "agent.nodeSelector.pool=busy",
         "image.repository=registry.example/everflame",
-        "image.tag=2",
+        "image.tag=v2",
         "admissionPolicy=false",
     ];
     let objects = charted("seen", &settings)?;
@@ -174,7 +174,7 @@ fn the_charts_values() -> Outcome {
     assert_eq!(agent["metadata"]["namespace"], "seen");
     let pod = &agent["spec"]["template"]["spec"];
     assert_eq!(pod["nodeSelector"], json!({"kubernetes.io/os": "linux", "pool": "busy"}));
-    assert_eq!(pod["containers"][0]["image"], "registry.example/everflame:2");
+    assert_eq!(pod["containers"][0]["image"], "registry.example/everflame:v2");
     assert_eq!(
         objects::find(&objects, "ConfigMap", "everflame-agent")["data"]["EVERFLAME_ENDPOINT"],
         "http://collector.example:4317"

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use everflame_kubernetes::Plane;
+use everflame_kubernetes::plane::NODE_NAME;
 use everflame_tests::machine::wait_for;
 use everflame_tests::target::envoy_configuration;
 use everflame_tests::{Outcome, Skip};
@@ -59,7 +60,9 @@ pub fn who_it_was() -> Outcome {
     for (namespace, workload, container) in expected {
         let id = container_id(&stage, namespace, workload, container);
         let query = format!("{{\"container.id\"=\"{id}\"}}");
-        let samples = api.wait_for_samples(&query, 50);
+        let samples = patiently(&stage, &format!("samples of {namespace}/{workload}/{container}"), || {
+            Some(api.samples(&query)).filter(|samples| *samples >= 20)
+        });
         println!("{namespace}/{workload}/{container} {id:.12}: {samples} samples");
         if container != "istio-proxy" {
             wait_for("whole stacks with names", Duration::from_secs(60), || {
@@ -67,7 +70,7 @@ pub fn who_it_was() -> Outcome {
                     .then_some(())
             });
         }
-        named(&stage, &query, namespace, workload, container)?;
+        named(&stage, &query, namespace, Some(workload), container)?;
     }
     Ok(())
 }
@@ -91,23 +94,35 @@ pub fn two_seconds() -> Outcome {
     let query = format!("{{\"container.id\"=\"{id}\"}}");
     let samples = api.wait_for_samples(&query, 15);
     println!("a pod of two seconds: {samples} samples");
-    named(&stage, &query, "default", "brief", "brief")
+    named(&stage, &query, "default", None, "brief")
 }
 
-/// Every sample of a container says whose it is.
-fn named(plane: &Plane, query: &str, namespace: &str, workload: &str, container: &str) -> Outcome {
+/// Every sample of a container says whose it is; a pod that nobody owns has no workload.
+fn named(plane: &Plane, query: &str, namespace: &str, workload: Option<&str>, container: &str) -> Outcome {
     let api = api(plane);
     let labels = api.json("/api/v1/labels", &[("from", "now-1h")]);
     if !labels["labels"].as_array().unwrap().contains(&json!("k8s.pod.name")) {
         return Err(Skip("this version's agent does not know pods by their names".into()));
     }
-    let selector = query.trim_end_matches('}');
-    let whose = format!(
-        "{selector},namespace=\"{namespace}\",workload=\"{workload}\",container=\"{container}\",pod=~\"{workload}.*\"}}"
+    let (selector, pod) = (query.trim_end_matches('}'), workload.unwrap_or(container));
+    let workload = workload.unwrap_or_default();
+    let all = api.samples(query);
+    // Those that say something else, or nothing.
+    let others = [
+        format!("namespace!=\"{namespace}\""),
+        format!("workload!=\"{workload}\""),
+        format!("container!=\"{container}\""),
+        format!("pod!~\"{pod}.*\""),
+        format!("node!=\"{NODE_NAME}\""),
+    ];
+    let wrong: Vec<u64> = others.iter().map(|other| api.samples(&format!("{selector},{other}}}"))).collect();
+    println!(
+        "{namespace}/{pod}/{container}: {all} samples; with another namespace, workload, container, pod, node: {wrong:?}"
     );
-    let (known, all) = (api.samples(&whose), api.samples(query));
-    println!("{known} of {all} samples say {namespace}/{workload}/{container}");
-    assert!(known * 1000 >= all * 999, "{known} of {all} samples say {namespace}/{workload}/{container}");
+    assert!(
+        wrong.iter().sum::<u64>() * 1000 <= all,
+        "{wrong:?} of {all} samples of {namespace}/{pod}/{container} are another's"
+    );
     Ok(())
 }
 
