@@ -53,6 +53,8 @@ pub fn build_index(elf: &[u8], name: &str, limits: &IndexLimits) -> Result<Vec<u
     let stubs = plt::stubs(&parsed, limits);
     let mut symbols = functions::symbols(&parsed, &stubs, limits);
     ranges.append(&mut symbols.ranges);
+    let begins = everflame_unwind::function_begins(elf).unwrap_or_default();
+    ranges.extend(functions::nameless(&symbols.sorted, &begins));
     let pieces = functions::cut(&parsed, ranges, &symbols.sorted);
     let identity = Identity { content_id: facts.content_id, build_id: &facts.build_id, name: base_name(name) };
     write(&identity, &pieces, symbols.refused, limits)

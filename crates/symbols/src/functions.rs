@@ -123,6 +123,27 @@ fn without_version(name: &str) -> &str {
     }
 }
 
+/// Functions that begin where no symbol stands and none reaches, up to the next that does. Before
+/// one of them a symbol that does not say its size ends.
+pub(crate) fn nameless(symbols: &[Symbol<'_>], begins: &[u64]) -> Vec<(u64, u64)> {
+    let mut rest = symbols;
+    let mut reached = 0;
+    let mut ranges = Vec::new();
+    for (&start, next) in begins.iter().zip(begins.iter().skip(1).map(Some).chain([None])) {
+        for symbol in take_before(&mut rest, start) {
+            reached = reached.max(symbol.address.saturating_add(symbol.size));
+        }
+        let symbol = rest.first().map(|symbol| symbol.address);
+        if start < reached || symbol == Some(start) {
+            continue;
+        }
+        if let Some(end) = next.copied().into_iter().chain(symbol).min() {
+            ranges.push((start, end));
+        }
+    }
+    ranges
+}
+
 /// Cuts the executable's code into functions.
 ///
 /// Within a range of unwind data every byte belongs to a function: to the symbol that

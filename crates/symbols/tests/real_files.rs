@@ -231,3 +231,26 @@ fn code_without_names_is_called_after_where_it_starts() {
     assert_eq!(names.len(), 1);
     assert_eq!(names[0].function, format!("libc.so.6+{:#x}", function.start));
 }
+
+/// musl's assembly has symbols that do not say their size. Behind one of them, `memset`, lies the
+/// function that begins threads, whose own name is not in a stripped library.
+#[test]
+fn a_symbol_without_a_size_ends_where_the_next_function_begins() {
+    let files = ["/lib/ld-musl-x86_64.so.1", "/usr/lib/x86_64-linux-musl/libc.so"];
+    let Some(musl) = first_existing("musl", &files) else { return };
+    let elf = std::fs::read(&musl).unwrap();
+    // xor ebp, ebp; pop rdi; call r9; mov edi, eax: where a thread comes to itself.
+    let child = [0x31, 0xed, 0x5f, 0x41, 0xff, 0xd1, 0x89, 0xc7];
+    let at = elf.windows(child.len()).position(|window| window == child).unwrap() as u64;
+    let code = inspect(&elf).unwrap().segments.into_iter().find(|s| s.executable).unwrap();
+    let address = at - code.offset + code.vaddr;
+    let index = index_of(&musl);
+    let found = index.lookup(address).expect("it is a function");
+    assert!(matches!(found.name, None | Some("clone" | "__clone")), "it is called {found:?}");
+    // mov eax, 56: its first instruction after the arguments are in place.
+    assert!((found.start..address).contains(&(address - 0x10)) && address - found.start < 64, "{found:x?}");
+    for name in ["memset", "memcpy", "memmove", "malloc", "qsort", "printf"] {
+        let symbol = nm(&musl).into_iter().find(|(_, all)| all.iter().any(|s| s.name == name)).unwrap();
+        assert_eq!(index.lookup(symbol.0).unwrap().name, Some(name));
+    }
+}

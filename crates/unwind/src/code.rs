@@ -21,15 +21,15 @@ const MUSL_START: [u8; 9] = [0x48, 0x31, 0xed, 0x48, 0x89, 0xe7, 0x48, 0x8d, 0x3
 /// Functions are often aligned to this.
 const ALIGNMENT: u64 = 16;
 
-/// Adds rows for code that nothing else covers.
-pub(crate) fn read(elf: &Elf<'_>, out: &mut Collector<'_>) -> Result<(), Error> {
+/// The code that nothing else covers, with the places where functions are known to begin.
+fn flow<'e, 'a>(elf: &'e Elf<'a>, out: &mut Collector<'_>) -> Option<Flow<'e, 'a>> {
     if !elf.bytes_at(elf.entry).is_some_and(|code| code.starts_with(&MUSL_START)) {
-        return Ok(());
+        return None;
     }
     let gaps = out.uncovered();
     let mut flow = Flow::new(elf, gaps);
     if flow.gaps.is_empty() {
-        return Ok(());
+        return None;
     }
     flow.begin_at_symbols();
     flow.begin(elf.entry);
@@ -37,6 +37,22 @@ pub(crate) fn read(elf: &Elf<'_>, out: &mut Collector<'_>) -> Result<(), Error> 
     if covered.iter().map(|(start, end)| end - start).sum::<u64>() <= MAX_COVERED_BYTES {
         flow.begin_at_targets(&covered);
     }
+    Some(flow)
+}
+
+/// Where functions begin in code that nothing else covers, sorted: what symbols name, what is
+/// called, and whose address is taken.
+pub(crate) fn begins(elf: &Elf<'_>, out: &mut Collector<'_>) -> Vec<u64> {
+    let Some(mut flow) = flow(elf, out) else { return Vec::new() };
+    flow.discover();
+    let mut begins: Vec<u64> = flow.begins.into_iter().collect();
+    begins.sort_unstable();
+    begins
+}
+
+/// Adds rows for code that nothing else covers.
+pub(crate) fn read(elf: &Elf<'_>, out: &mut Collector<'_>) -> Result<(), Error> {
+    let Some(flow) = flow(elf, out) else { return Ok(()) };
     for region in flow.regions() {
         let (Some(first), Some(last)) = (region.first(), region.last()) else { continue };
         if out.open(Source::Code, first.0, last.0 + u64::from(last.1) - first.0)? {

@@ -14,15 +14,15 @@ use crate::pclntab::{Function, PclnTab, SpDelta};
 /// `push rbp; mov rbp, rsp`
 const PUSH_FP: [u8; 4] = [0x55, 0x48, 0x89, 0xe5];
 
-/// Reads Go's function table, if there is one.
-pub(crate) fn read(elf: &Elf<'_>, out: &mut Collector<'_>) -> Result<(), Error> {
-    let Some((address, table)) = find(elf) else { return Ok(()) };
+/// Reads Go's function table, if there is one; says whether there is.
+pub(crate) fn read(elf: &Elf<'_>, out: &mut Collector<'_>) -> Result<bool, Error> {
+    let Some((address, table)) = find(elf) else { return Ok(false) };
     let text = if table.absolute { Some(0) } else { go_text::find(elf, address, &table) };
     let Some(text) = text else {
         out.stats.malformed += 1;
-        return Ok(());
+        return Ok(false);
     };
-    let stack = if out.aim == Aim::Ranges { None } else { first_stack(elf, text, &table) };
+    let stack = if out.aim == Aim::Ranges { FirstStack::Unknown } else { first_stack(elf, text, &table) };
     for function in table.functions() {
         let start = text.wrapping_add(function.start);
         if !out.open(Source::Go, start, function.end - function.start)? {
@@ -39,7 +39,7 @@ pub(crate) fn read(elf: &Elf<'_>, out: &mut Collector<'_>) -> Result<(), Error> 
             known::trampoline(start, out)?;
         }
     }
-    Ok(())
+    Ok(true)
 }
 
 /// The function table and its address.
@@ -65,20 +65,19 @@ fn code_of<'a>(elf: &Elf<'a>, text: u64, function: &Function<'_>) -> &'a [u8] {
 }
 
 /// How far below its CFA `runtime.mstart0` is when it calls `runtime.mstart1`, which is where
-/// the scheduler's stack of a thread begins. Unknown where C code may call back into Go, for
-/// then that stack may begin elsewhere too.
-fn first_stack(elf: &Elf<'_>, text: u64, table: &PclnTab<'_>) -> Option<i64> {
+/// the scheduler's stack of a thread begins.
+fn first_stack(elf: &Elf<'_>, text: u64, table: &PclnTab<'_>) -> FirstStack {
     let mut begin = Vec::new();
     let mut targets = Vec::new();
     for function in table.functions() {
         match function.name {
             b"runtime.mstart0" => begin.push(function),
             b"runtime.mstart1" => targets.push(function.start),
-            name if name.starts_with(b"_cgoexp_") => return None,
+            name if name.starts_with(b"_cgoexp_") => return FirstStack::Anywhere,
             _ => {}
         }
     }
-    begin.iter().find_map(|function| {
+    let below = begin.iter().find_map(|function| {
         let code = code_of(elf, text, function);
         // call rel32
         let calls = code.windows(5).zip(0u64..).filter_map(|(w, at)| match *w {
@@ -92,11 +91,22 @@ fn first_stack(elf: &Elf<'_>, text: u64, table: &PclnTab<'_>) -> Option<i64> {
         let (at, _) = call.take(1).next()?;
         let delta = function.sp_deltas().find(|d| d.from <= at && at < d.to)?;
         Some(delta.value)
-    })
+    });
+    below.map_or(FirstStack::Unknown, FirstStack::Below)
+}
+
+/// What a goroutine leaves for.
+#[derive(Debug, Clone, Copy)]
+enum FirstStack {
+    /// The frame of `runtime.mstart0`, whose CFA is so far above.
+    Below(i64),
+    /// Where C calls back into Go that stack begins at the last such call, or where the thread did.
+    Anywhere,
+    Unknown,
 }
 
 /// (offset in the function, rule) in growing order.
-fn rows(function: &Function<'_>, code: &[u8], stack: Option<i64>) -> Vec<(u64, Rule)> {
+fn rows(function: &Function<'_>, code: &[u8], stack: FirstStack) -> Vec<(u64, Rule)> {
     let name = function.name.strip_suffix(b".abi0").unwrap_or(function.name);
     match name {
         b"runtime.goexit" | b"runtime.mstart" | b"runtime.rt0_go" => vec![(0, Rule::END)],
@@ -104,6 +114,8 @@ fn rows(function: &Function<'_>, code: &[u8], stack: Option<i64>) -> Vec<(u64, R
         // It ends on the stack of another goroutine.
         b"gogo" | b"runtime.gogo" => vec![(0, Rule::UNSUPPORTED)],
         b"runtime.systemstack" | b"runtime.asmcgocall" | b"runtime.cgocallback" => switch_by_fp(function, code),
+        // They ask the vDSO on the thread's first stack.
+        b"runtime.nanotime1" | b"runtime.walltime" | b"time.now" => switch_by_fp(function, code),
         b"runtime.mcall" | b"runtime.morestack" => switch_to_first_stack(function, code, stack),
         _ => plain(function, code),
     }
@@ -174,8 +186,9 @@ fn switch_by_fp(function: &Function<'_>, code: &[u8]) -> Vec<(u64, Rule)> {
 }
 
 /// A function that leaves a goroutine for the beginning of the scheduler's stack: what is below
-/// it from then on is the frame of `runtime.mstart0`.
-fn switch_to_first_stack(function: &Function<'_>, code: &[u8], stack: Option<i64>) -> Vec<(u64, Rule)> {
+/// it from then on is the frame of `runtime.mstart0`. Where that stack may begin anywhere the
+/// function is its first frame: so it is for Go's own tracebacks, everywhere.
+fn switch_to_first_stack(function: &Function<'_>, code: &[u8], stack: FirstStack) -> Vec<(u64, Rule)> {
     // mov rsp, [register + 0x38]: g.sched.sp, once.
     let mut loads = code
         .windows(4)
@@ -187,8 +200,15 @@ fn switch_to_first_stack(function: &Function<'_>, code: &[u8], stack: Option<i64
     };
     let mut out: Vec<(u64, Rule)> = plain(function, code).into_iter().filter(|(from, _)| *from < switch).collect();
     for delta in function.sp_deltas().filter(|d| d.to > switch) {
-        let rule = stack.and_then(|stack| by_sp(delta.value.checked_sub(at_switch.value)?.checked_add(stack)?));
-        let rule = rule.map(|rule| Rule { fp: fp::UNKNOWN, flags: RULE_SWITCH, ..rule });
+        let rule = match stack {
+            FirstStack::Below(stack) => delta.value.checked_sub(at_switch.value).and_then(|at| at.checked_add(stack)),
+            FirstStack::Anywhere => {
+                out.push((delta.from.max(switch), Rule::END));
+                continue;
+            }
+            FirstStack::Unknown => None,
+        };
+        let rule = rule.and_then(by_sp).map(|rule| Rule { fp: fp::UNKNOWN, flags: RULE_SWITCH, ..rule });
         out.push((delta.from.max(switch), rule.unwrap_or(Rule::UNSUPPORTED)));
     }
     out

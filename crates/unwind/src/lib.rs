@@ -79,10 +79,28 @@ pub fn function_ranges(elf: &[u8]) -> Result<Vec<(u64, u64)>, Error> {
     if ranges.is_empty() { Err(Error::NoUnwindData) } else { Ok(ranges) }
 }
 
+/// Where functions begin in code that has no unwind data, sorted, as far as its instructions tell.
+///
+/// Only musl's code is followed. Symbols of its assembly do not say their size, and what is behind
+/// one may be another function without a name.
+///
+/// # Errors
+/// As [`convert`], except that rows are not looked at.
+pub fn function_begins(elf: &[u8]) -> Result<Vec<u64>, Error> {
+    let elf = Elf::parse(elf)?;
+    let limits = Limits::default();
+    Ok(code::begins(&elf, &mut collect(&elf, &limits, Aim::Ranges)?))
+}
+
 fn collect<'l>(elf: &Elf<'l>, limits: &'l Limits, aim: Aim) -> Result<Collector<'l>, Error> {
     let mut out = Collector::new(limits, elf.code().copied().collect(), aim);
-    go::read(elf, &mut out)?;
-    for section in sections::call_frame_information(elf) {
+    let is_go = go::read(elf, &mut out)?;
+    if let Some(section) = sections::eh_frame(elf) {
+        frame::read(&section, &mut out)?;
+    }
+    // Go compresses its own, which says no more than its function table.
+    if let Some(data) = sections::debug_frame(elf, !is_go) {
+        let section = frame::Section { data: &data, address: 0, debug: true, unbounded: false };
         frame::read(&section, &mut out)?;
     }
     if aim != Aim::Ranges {

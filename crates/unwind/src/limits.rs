@@ -21,6 +21,8 @@ impl Default for Limits {
 pub(crate) const MAX_CODE_SEGMENTS: usize = 64;
 /// Files of up to this many functions are read once more where a frame is found by rbx: the loader is one.
 pub(crate) const MAX_FOLLOWED: u64 = 4096;
+/// Bytes of a compressed section once it is unpacked, at most.
+pub(crate) const MAX_UNPACKED: u64 = 16 << 20;
 /// Nested `DW_CFA_remember_state`; compilers use one.
 pub(crate) const MAX_REMEMBERED: usize = 32;
 /// Code bytes searched for signal trampolines that have no unwind data.

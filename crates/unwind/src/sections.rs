@@ -1,16 +1,47 @@
 //! Where a file keeps its call frame information: by section name, or by program header when sections are gone.
-use crate::elf::Elf;
+use crate::elf::{self, Elf};
 use crate::frame::Section;
+use crate::limits::MAX_UNPACKED;
 use crate::reader::Reader;
+use std::borrow::Cow;
+use std::io::Read;
 
-/// `.eh_frame` first, then `.debug_frame`, each if it is there.
-pub(crate) fn call_frame_information<'a>(elf: &Elf<'a>) -> Vec<Section<'a>> {
-    let named = |name: &str, debug: bool| {
-        let section = elf.section(name).filter(|s| !s.compressed)?;
-        Some(Section { data: section.data, address: section.address, debug, unbounded: false })
+/// `.eh_frame`, if it is there.
+pub(crate) fn eh_frame<'a>(elf: &Elf<'a>) -> Option<Section<'a>> {
+    let section = elf.section(".eh_frame").filter(|s| !s.compressed);
+    let named = section.map(|s| Section { data: s.data, address: s.address, debug: false, unbounded: false });
+    named.or_else(|| by_program_header(elf))
+}
+
+/// The bytes of `.debug_frame`, if it is there: those of the file, or, where that is wanted, unpacked ones.
+pub(crate) fn debug_frame<'a>(elf: &Elf<'a>, packed: bool) -> Option<Cow<'a, [u8]>> {
+    let section = elf.section(".debug_frame")?;
+    if section.compressed {
+        return packed.then(|| unpack(section)).flatten().map(Cow::Owned);
+    }
+    Some(Cow::Borrowed(section.data))
+}
+
+/// What a compressed section holds, if that is what its header says and not too much.
+fn unpack(section: &elf::Section<'_>) -> Option<Vec<u8>> {
+    const ZLIB: u32 = 1;
+    const ZSTD: u32 = 2;
+    let mut reader = Reader::new(section.data);
+    let kind = reader.u32()?;
+    reader.skip(4)?;
+    let size = reader.u64()?;
+    reader.skip(8)?;
+    if size > MAX_UNPACKED {
+        return None;
+    }
+    let packed = reader.rest();
+    let mut plain = Vec::new();
+    match kind {
+        ZLIB => flate2::read::ZlibDecoder::new(packed).take(size).read_to_end(&mut plain).ok()?,
+        ZSTD => zstd::Decoder::new(packed).ok()?.take(size).read_to_end(&mut plain).ok()?,
+        _ => return None,
     };
-    let eh_frame = named(".eh_frame", false).or_else(|| by_program_header(elf));
-    eh_frame.into_iter().chain(named(".debug_frame", true)).collect()
+    (plain.len() as u64 == size).then_some(plain)
 }
 
 /// `.eh_frame` by the pointer in `.eh_frame_hdr`; it ends with a terminator.

@@ -30,7 +30,17 @@ fn find(bytes: &[u8], name: &str) -> (u64, u64) {
 }
 
 /// Functions whose rows say more than sp deltas.
-const CHANGE_STACKS: [&str; 6] = ["systemstack", "asmcgocall", "cgocallback", "mcall", "morestack", "gogo"];
+const CHANGE_STACKS: [&str; 9] = [
+    "systemstack",
+    "asmcgocall",
+    "cgocallback",
+    "mcall",
+    "morestack",
+    "gogo",
+    "runtime.nanotime1",
+    "runtime.walltime",
+    "time.now",
+];
 
 #[test]
 fn stack_pointers_agree_with_debug_frame() {
@@ -104,8 +114,34 @@ fn roots_and_changes_of_stack() {
     let inside = table.lookup(start + size / 2);
     assert_eq!((inside.cfa, inside.cfa_offset, inside.fp, inside.fp_offset), (cfa::FP, 16, fp::CFA, -16));
     assert_eq!(inside.flags, RULE_SWITCH);
+    // The clock is read on the thread's first stack: of the goroutine's only the frame pointer is left.
+    for name in ["runtime.nanotime1", "time.now"] {
+        let (start, size) = find(&bytes, name);
+        let call = (start..start + size).find(|pc| table.lookup(*pc).flags == RULE_SWITCH).expect("it changes stacks");
+        let rule = table.lookup(call);
+        assert_eq!((rule.cfa, rule.cfa_offset, rule.fp, rule.fp_offset), (cfa::FP, 16, fp::CFA, -16), "{name}");
+    }
     let (start, _) = find(&bytes, "runtime.sigreturn__sigaction");
     assert_eq!([start - 1, start, start + 8].map(|pc| table.lookup(pc)), [Rule::SIGNAL_FRAME; 3]);
+}
+
+/// Where C calls back into Go the scheduler's stack may begin anywhere.
+#[test]
+fn with_callbacks_who_leaves_a_goroutine_is_a_root() {
+    if Command::new("gcc").arg("--version").output().is_err() {
+        return eprintln!("SKIPPED: cgo needs gcc");
+    }
+    let source = "package main\nimport \"C\"\n//export back\nfunc back() {}\nfunc main() { back() }\n";
+    let Some(bytes) = go_program(source, &[]) else { return };
+    let Some(plain) = go_program(PLAIN, &[]) else { return };
+    for (bytes, root) in [(&bytes, true), (&plain, false)] {
+        let table = convert(bytes, &Limits::default()).expect("a table");
+        for name in ["runtime.mcall", "runtime.morestack"] {
+            let (start, size) = find(bytes, name);
+            assert_ne!(table.lookup(start), Rule::END, "{name} begins on the goroutine's stack");
+            assert_eq!((start..start + size).any(|pc| table.lookup(pc) == Rule::END), root, "{name}");
+        }
+    }
 }
 
 #[test]

@@ -216,6 +216,50 @@ fn debug_frame_fills_in_for_eh_frame() {
 }
 
 #[test]
+fn compressed_debug_frame_says_the_same() {
+    // Enough of it that packing pays.
+    let many: String =
+        (0..200).map(|i| format!("int g{i}(int n) {{ return n < {i} ? n : g{i}(n - 1) * 3; }}\n")).collect();
+    let source = many
+        + "int f(int n) { return n < 2 ? n : f(n - 1) + f(n - 2); }\nint main(int c, char **v) { (void)v; return f(c); }";
+    let arguments = ["-O1", "-g", "-fno-asynchronous-unwind-tables", "-fno-unwind-tables", "-fomit-frame-pointer"];
+    let (directory, program) = compile("cc", &source, &arguments);
+    let plain = read(&program);
+    let (f, size) = symbol(&plain, "f");
+    let rules = |bytes: &[u8]| (f..f + size).map(|pc| table(bytes).lookup(pc)).collect::<Vec<_>>();
+    let expected = rules(&plain);
+    for (how, kind) in [("zlib", 1u32), ("zstd", 2)] {
+        let packed = directory.path().join(how);
+        let option = format!("--compress-debug-sections={how}");
+        let done = Command::new("objcopy").arg(option).arg(&program).arg(&packed).output().expect("objcopy runs");
+        if !done.status.success() {
+            eprintln!("SKIPPED: this objcopy does not know {how}");
+            continue;
+        }
+        let mut bytes = read(&packed);
+        let at = {
+            let object = object::File::parse(&*bytes).expect("ELF");
+            let section = object.section_by_name(".debug_frame").expect("it is there");
+            section.compressed_file_range().expect("a range").offset as usize - 24
+        };
+        let word = |bytes: &[u8], at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().expect("4 bytes"));
+        if word(&bytes, at) != kind {
+            eprintln!("SKIPPED: objcopy found {how} not worth it");
+            continue;
+        }
+        assert_eq!(rules(&bytes), expected, "{how}");
+        // A lie about its size, and packed bytes that are none, only lose the section.
+        for (at, length) in [(at + 8, 8), (at + 24, 4)] {
+            let mut broken = bytes.clone();
+            broken[at..at + length].fill(0x7f);
+            assert_eq!(rules(&broken), vec![Rule::NONE; expected.len()], "{how}");
+        }
+        bytes.truncate(at + 30);
+        let _ = convert(&bytes, &Limits::default());
+    }
+}
+
+#[test]
 fn what_is_no_program_is_refused_with_a_reason() {
     let convert = |bytes: &[u8]| convert(bytes, &Limits::default()).map(|_| ()).expect_err("refused");
     assert_eq!(convert(b""), Error::NotElf);
