@@ -47,11 +47,33 @@ pub fn who_it_was() -> Outcome {
             "spec": {"selector": {"matchLabels": labels("cart")}, "template": template("cart", json!({"containers": cart}))},
         }),
         json!({
+            "apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": {"name": "ledger", "namespace": "pay"},
+            "spec": {
+                "serviceName": "ledger", "selector": {"matchLabels": labels("ledger")},
+                "template": template("ledger", json!({"containers": [burner("ledger")]})),
+            },
+        }),
+        json!({
+            "apiVersion": "apps/v1", "kind": "DaemonSet", "metadata": {"name": "meter", "namespace": "shop"},
+            "spec": {
+                "selector": {"matchLabels": labels("meter")},
+                "template": template("meter", json!({"containers": [burner("meter")]})),
+            },
+        }),
+        json!({
             "apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "settle", "namespace": "pay"},
-            "spec": {"template": template("settle", json!({"restartPolicy": "Never", "containers": [burner("settle")]}))},
+            "spec": {"template": template("settle", json!({
+                "restartPolicy": "Never", "initContainers": [brief("prepare")], "containers": [burner("settle")],
+            }))},
         }),
     ]);
-    let mut expected = vec![("shop", "cart", "cart"), ("pay", "settle", "settle")];
+    let mut expected = vec![
+        ("shop", "cart", "cart"),
+        ("shop", "meter", "meter"),
+        ("pay", "settle", "prepare"),
+        ("pay", "settle", "settle"),
+        ("pay", "ledger", "ledger"),
+    ];
     if proxy {
         expected.push(("shop", "cart", "istio-proxy"));
     } else {
@@ -64,7 +86,7 @@ pub fn who_it_was() -> Outcome {
             Some(api.samples(&query)).filter(|samples| *samples >= 20)
         });
         println!("{namespace}/{workload}/{container} {id:.12}: {samples} samples");
-        if container != "istio-proxy" {
+        if container != "istio-proxy" && container != "prepare" {
             wait_for("whole stacks with names", Duration::from_secs(60), || {
                 (api.graph(&query).count(|path| path.has_chain(&["main", "descend"]) && !path.marked()) > 0)
                     .then_some(())
@@ -79,11 +101,9 @@ pub fn who_it_was() -> Outcome {
 pub fn two_seconds() -> Outcome {
     let stage = installed()?;
     let api = api(&stage);
-    let mut container = burner("brief");
-    container["args"] = json!(["2"]);
     stage.kubectl().apply(&[json!({
         "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "brief", "namespace": "default"},
-        "spec": {"restartPolicy": "Never", "containers": [container]},
+        "spec": {"restartPolicy": "Never", "containers": [brief("brief")]},
     })]);
     let id = container_id(&stage, "default", "brief", "brief");
     wait_for("the pod's end", Duration::from_secs(60), || {
@@ -131,14 +151,21 @@ fn burner(name: &str) -> Value {
     json!({"name": name, "image": "truth:1", "imagePullPolicy": "Never", "args": ["600"]})
 }
 
+/// One that ends after two seconds of it.
+fn brief(name: &str) -> Value {
+    json!({"name": name, "image": "truth:1", "imagePullPolicy": "Never", "args": ["2"]})
+}
+
 /// The id of a started container of the first pod of a workload.
 fn container_id(plane: &Plane, namespace: &str, workload: &str, container: &str) -> String {
     patiently(plane, &format!("container {namespace}/{workload}/{container}"), || {
         let pods = plane.kubectl().get(&["pods", "-n", namespace])?;
         let pods = pods["items"].as_array()?.iter();
         let is_ours = |pod: &&Value| pod["metadata"]["name"].as_str().is_some_and(|name| name.starts_with(workload));
-        let statuses = pods.filter(is_ours).filter_map(|pod| pod["status"]["containerStatuses"].as_array());
-        let status = statuses.flatten().find(|status| status["name"] == container)?;
+        let statuses = pods
+            .filter(is_ours)
+            .flat_map(|pod| ["initContainerStatuses", "containerStatuses"].map(|kind| pod["status"][kind].as_array()));
+        let status = statuses.flatten().flatten().find(|status| status["name"] == container)?;
         let id = status["containerID"].as_str()?.trim_start_matches("containerd://");
         (!id.is_empty()).then(|| id.to_owned())
     })
