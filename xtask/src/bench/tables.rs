@@ -63,6 +63,7 @@ fn files(repository: &Path) -> Vec<(&'static str, PathBuf)> {
     };
     vec![
         ("envoy 1.40", repository.join("tests/.cache/envoy")),
+        ("libchdb", repository.join("tests/.cache/chdb/libchdb.so")),
         ("libjvm", found("/usr/lib/jvm/*/lib/server/libjvm.so")),
         ("node", found("/usr/bin/node")),
         ("librustc_driver", found("$HOME/.rustup/toolchains/*/lib/librustc_driver-*.so")),
