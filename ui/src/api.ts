@@ -133,21 +133,62 @@ export class ApiError extends Error {
 
 type Params = Record<string, string | number | boolean | undefined>;
 
+/** Who the server takes this page for. */
+export interface Session {
+  tokens_wanted: boolean;
+  id: string;
+  name: string;
+  role: string;
+  project: string;
+  expires: number | null;
+  session: boolean;
+}
+
+let refused = () => {};
+
+/** Says what is to happen when the server wants to know who asks. */
+export function onRefused(act: () => void): void {
+  refused = act;
+}
+
 async function get<T>(path: string, params: Params, signal?: AbortSignal): Promise<T> {
   const query = new URLSearchParams();
   for (const [key, value] of Object.entries(params)) if (value !== undefined) query.set(key, String(value));
   const text = query.toString();
+  try {
+    return await request<T>(`${path}${text === "" ? "" : `?${text}`}`, signal ? { signal } : {});
+  } catch (error) {
+    if (error instanceof ApiError && error.status === 401) refused();
+    throw error;
+  }
+}
+
+async function request<T>(path: string, init: RequestInit): Promise<T> {
   let response: Response;
   try {
-    response = await fetch(`api/v1/${path}${text === "" ? "" : `?${text}`}`, signal ? { signal } : {});
+    response = await fetch(`api/v1/${path}`, init);
   } catch (error) {
-    if (signal?.aborted) throw error;
+    if (init.signal?.aborted) throw error;
     throw new ApiError(0, "unreachable", "The server does not answer: is it still running?");
   }
   if (response.ok) return (await response.json()) as T;
   const body = (await response.json().catch(() => null)) as { error?: { code?: string; message?: string } } | null;
   const message = body?.error?.message ?? `The server answered ${response.status} ${response.statusText}`.trim();
   throw new ApiError(response.status, body?.error?.code ?? "", message);
+}
+
+export function session(): Promise<Session> {
+  return get("session", {});
+}
+
+/** Trades a token for a session, which the browser keeps where no script sees it. */
+export function logIn(token: string): Promise<Session> {
+  const headers = { "content-type": "application/json" };
+  return request("session", { method: "POST", headers, body: JSON.stringify({ token }) });
+}
+
+export async function logOut(): Promise<void> {
+  await request("session", { method: "DELETE" });
 }
 
 /** The part of the state that selects samples. */

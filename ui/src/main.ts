@@ -11,6 +11,7 @@ import { fill, h, icon, options } from "./dom";
 import { Filter } from "./filter";
 import { FlamePanel } from "./flamegraph/panel";
 import { helpDialog, listen } from "./keyboard";
+import { Login } from "./login";
 import { Notices } from "./notice";
 import { ProcessesPanel } from "./processes";
 import { RangePicker, follows } from "./range";
@@ -48,6 +49,11 @@ const summary = new Summary((from) =>
 const filter = new Filter(store);
 const range = new RangePicker(store, () => refresh());
 const help = helpDialog();
+const login = new Login(() => {
+  loadTypes();
+  refresh();
+});
+api.onRefused(() => login.ask());
 const refused = (error: Error) => {
   if (error instanceof api.ApiError && error.status === 400) filter.refused();
 };
@@ -113,6 +119,7 @@ fill(
     type,
     range.element,
     themeButton(),
+    login.out,
     h(
       "button",
       { type: "button", class: "quiet", title: "Help (?)", "aria-label": "Help", onclick: () => help.showModal() },
@@ -142,6 +149,7 @@ fill(
     ...TABS.map((tab) => panels[tab].element),
   ),
   help,
+  login.element,
 );
 
 function walkTabs(event: KeyboardEvent): void {
@@ -227,7 +235,16 @@ let waited = 0;
 setInterval(() => {
   const { state } = store;
   waited += 1;
-  if (document.hidden || under > 0 || !state.live || !follows(state) || waited < pace(state) || flame.busy()) return;
+  if (
+    document.hidden ||
+    login.element.open ||
+    under > 0 ||
+    !state.live ||
+    !follows(state) ||
+    waited < pace(state) ||
+    flame.busy()
+  )
+    return;
   waited = 0;
   refresh();
 }, 1000);
@@ -236,11 +253,19 @@ store.listen((state) => {
   waited = 0;
   show(state);
 });
+function loadTypes(): void {
+  void api.types().then(
+    (list) => {
+      types = list.length > 0 ? list : types;
+      show(store.state);
+    },
+    () => {}, // the panels say what is wrong with the server
+  );
+}
+
 show(store.state);
-void api.types().then(
-  (list) => {
-    types = list.length > 0 ? list : types;
-    show(store.state);
-  },
-  () => {}, // the panels say what is wrong with the server
+loadTypes();
+void api.session().then(
+  (session) => login.known(session),
+  () => {}, // the log-in opens by itself
 );

@@ -58,6 +58,10 @@ impl Agent {
         let listening = |address| StatusServer::bind(address).map_err(|e| AgentError::Listen(address, e));
         let listener = config.listen.map(listening).transpose()?;
         refuse_taken(&config.spool)?;
+        config.credentials().read()?;
+        if config.endpoint.starts_with("https://") {
+            config.roots().http2()?;
+        }
         let counters = sampler.programs().counters()?;
         let about = About {
             instance: new_instance().map_err(AgentError::Start)?,
@@ -67,6 +71,7 @@ impl Agent {
             kernel: std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().into(),
             cpus: crate::bpf::clock::online_cpus().len() as u32,
             rate: options.rate,
+            project: config.project.clone().unwrap_or_default(),
         };
         let kernel = Box::new(Counters { map: counters, map_bytes: sampler.programs().map_bytes() });
         let ledger = Arc::new(Ledger::new(about.clone(), counters.user(), kernel)?);
@@ -80,7 +85,8 @@ impl Agent {
         let exporter = Arc::new(Exporter::start(config.export(), Arc::clone(&ledger))?);
         pins.pin(sampler.programs(), &about.instance, &about.node);
         let pins_removed = pins.remove_stale();
-        let symbols = SymbolUploader::start(&config.endpoint, config.credentials(), config.spool.join("symbols"));
+        let queue = config.spool.join("symbols");
+        let symbols = SymbolUploader::start(&config.endpoint, config.credentials(), config.roots(), queue);
         let symbols = Arc::new(symbols.map_err(AgentError::Start)?);
         let (taker, asked) = (Arc::clone(&symbols), Arc::clone(&symbols));
         let tracker = TrackerOptions {

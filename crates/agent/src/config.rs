@@ -6,14 +6,15 @@ use crate::{
     export::{Authorization, Credentials, ExportConfig, Secret, SpoolLimits},
     memory::Memory,
     processes::TrackerOptions,
+    tls::Roots,
     worker::client::WorkerCommand,
 };
 
-/// The agent's options. None of the values is a secret but `api_key` and `headers`, which
+/// The agent's options. None of the values is a secret but `token`, `api_key` and `headers`, which
 /// are never logged.
 #[derive(Clone)]
 pub struct AgentConfig {
-    /// `http://host:port` of an OTLP server.
+    /// `http://host:port` or `https://host:port` of an OTLP server.
     pub endpoint: String,
     /// Directory for batches that are not acknowledged yet.
     pub spool: PathBuf,
@@ -25,6 +26,10 @@ pub struct AgentConfig {
     pub node: String,
     /// File with a bearer token.
     pub token_file: Option<PathBuf>,
+    /// A bearer token; of the agent inside `up`, which has no file.
+    pub token: Option<String>,
+    /// Certificates of authorities that may speak for the server; the system's where there is none.
+    pub ca_file: Option<PathBuf>,
     /// File with an API key.
     pub api_key_file: Option<PathBuf>,
     /// An API key.
@@ -58,10 +63,16 @@ impl AgentConfig {
     /// What the server wants to see.
     pub(crate) fn credentials(&self) -> Credentials {
         let file = |path: &PathBuf| Secret::File(path.clone());
-        let token = self.token_file.as_ref().map(|path| Authorization::Bearer(file(path)));
+        let token = self.token.clone().map(Secret::Value).or(self.token_file.as_ref().map(file));
+        let token = token.map(Authorization::Bearer);
         let key_file = self.api_key_file.as_ref().map(|path| Authorization::ApiKey(file(path)));
         let key = self.api_key.clone().map(|key| Authorization::ApiKey(Secret::Value(key)));
         Credentials { authorization: token.or(key_file).or(key), headers: self.headers.clone() }
+    }
+
+    /// Whose word about the server's identity counts.
+    pub(crate) fn roots(&self) -> Roots {
+        Roots { ca_file: self.ca_file.clone() }
     }
 
     /// For the exporter.
@@ -72,6 +83,7 @@ impl AgentConfig {
             spool: self.spool.clone(),
             limits: SpoolLimits { disk_bytes: self.spool_bytes, memory_bytes: self.memory.batches() },
             credentials: self.credentials(),
+            roots: self.roots(),
             ..defaults
         }
     }
@@ -86,6 +98,8 @@ impl Default for AgentConfig {
             listen: None,
             node: host_name(),
             token_file: None,
+            token: None,
+            ca_file: None,
             api_key_file: None,
             api_key: None,
             headers: Vec::new(),

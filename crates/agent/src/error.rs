@@ -1,6 +1,11 @@
 //! Why an agent does not start.
 
-use crate::{bpf::BpfError, export::ExportError, ledger::LedgerError};
+use crate::{
+    bpf::BpfError,
+    export::{CredentialsError, ExportError},
+    ledger::LedgerError,
+    tls::RootsError,
+};
 
 /// Why an agent does not start. The messages say what to do.
 #[derive(Debug, thiserror::Error)]
@@ -14,6 +19,12 @@ pub enum AgentError {
     /// The account.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
+    /// What the server wants to see.
+    #[error(transparent)]
+    Credentials(#[from] CredentialsError),
+    /// Whose word about the server counts.
+    #[error(transparent)]
+    Roots(#[from] RootsError),
     /// No name for this run.
     #[error("cannot read /proc/sys/kernel/random/uuid: {0}; mount /proc")]
     Instance(std::io::Error),

@@ -22,6 +22,7 @@ pub mod sample;
 pub mod sampler;
 pub mod status;
 pub mod sys;
+pub mod tls;
 pub mod usage;
 pub mod wall_clock;
 pub mod worker;

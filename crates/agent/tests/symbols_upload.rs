@@ -9,7 +9,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use everflame_agent::export::{Authorization, Credentials, Secret, SymbolUploader};
+use everflame_agent::{
+    export::{Authorization, Credentials, Secret, SymbolUploader},
+    tls::Roots,
+};
 use everflame_profile::ContentId;
 
 /// Indexes by path, and what to answer to a PUT.
@@ -95,7 +98,8 @@ fn each_index_goes_once_and_survives_a_server_that_is_away() {
     let credentials =
         || Credentials { authorization: Some(Authorization::ApiKey(Secret::Value("k".into()))), headers: Vec::new() };
     let endpoint = format!("http://{address}");
-    let uploader = SymbolUploader::start(&endpoint, credentials(), directory.path().join("symbols")).unwrap();
+    let uploader =
+        SymbolUploader::start(&endpoint, credentials(), Roots::default(), directory.path().join("symbols")).unwrap();
     for id in &ids[..4] {
         assert!(uploader.offer(*id, format!("index {id}").as_bytes()));
     }
@@ -109,7 +113,8 @@ fn each_index_goes_once_and_survives_a_server_that_is_away() {
     drop(uploader);
     // The next agent finds them.
     serve(listen(address).0, shelf.clone());
-    let uploader = SymbolUploader::start(&endpoint, credentials(), directory.path().join("symbols")).unwrap();
+    let uploader =
+        SymbolUploader::start(&endpoint, credentials(), Roots::default(), directory.path().join("symbols")).unwrap();
     assert!(uploader.offer(ids[4], b"index five"));
     assert!(uploader.flush(Duration::from_secs(20)));
     let uploads = uploader.uploads();
@@ -128,8 +133,13 @@ fn the_queue_is_bounded() {
     let directory = tempfile::tempdir().unwrap();
     let (listener, address) = listen("127.0.0.1:0".parse().unwrap());
     drop(listener);
-    let uploader =
-        SymbolUploader::start(&format!("http://{address}"), Credentials::default(), directory.path().into()).unwrap();
+    let uploader = SymbolUploader::start(
+        &format!("http://{address}"),
+        Credentials::default(),
+        Roots::default(),
+        directory.path().into(),
+    )
+    .unwrap();
     let mut taken = 0;
     for id in 0..everflame_agent::export::MAX_QUEUED_INDEXES as u128 + 10 {
         taken += usize::from(uploader.offer(ContentId(id), b"x"));
@@ -145,7 +155,9 @@ fn without_a_disk_few_wait_in_memory() {
     drop(listener);
     let endpoint = format!("http://{address}");
     // Nothing can be made below a file.
-    let uploader = SymbolUploader::start(&endpoint, Credentials::default(), "/proc/version/symbols".into()).unwrap();
+    let uploader =
+        SymbolUploader::start(&endpoint, Credentials::default(), Roots::default(), "/proc/version/symbols".into())
+            .unwrap();
     let index = vec![7; everflame_agent::export::MAX_MEMORY_BYTES as usize / 4];
     let taken: Vec<bool> = (1..=6).map(|id| uploader.offer(ContentId(id), &index)).collect();
     assert_eq!(taken, [true, true, true, true, false, false]);

@@ -33,6 +33,7 @@ pub fn run(options: AgentOptions) -> anyhow::Result<()> {
         spool_bytes: options.spool_bytes,
         listen: Some(options.listen),
         token_file: options.token_file,
+        ca_file: options.ca_file,
         ..config(&options.sampling)
     };
     if let Some(node) = options.node {
@@ -82,12 +83,8 @@ fn endpoint(given: Option<&str>) -> anyhow::Result<String> {
         return Err(WrongUse(format!("--endpoint is missing: say where to send profiles (or set {})", names[0])).into());
     };
     let with_scheme = if found.contains("://") { found } else { format!("http://{found}") };
-    if !with_scheme.starts_with("http://") {
-        let message = format!("--endpoint {with_scheme}: only http:// is in this version");
-        return Err(WrongUse(message).into());
-    }
     if !is_http_url(&with_scheme) {
-        return Err(WrongUse(format!("--endpoint {with_scheme}: give http://HOST:PORT")).into());
+        return Err(WrongUse(format!("--endpoint {with_scheme}: give http://HOST:PORT or https://HOST:PORT")).into());
     }
     Ok(with_scheme.trim_end_matches('/').to_owned())
 }
@@ -106,7 +103,8 @@ fn seed_credentials(config: &mut AgentConfig) -> anyhow::Result<()> {
     let headers = secret("OTEL_EXPORTER_OTLP_PROFILES_HEADERS")?.or(secret("OTEL_EXPORTER_OTLP_HEADERS")?);
     for pair in headers.as_deref().unwrap_or_default().split(',').filter(|p| !p.trim().is_empty()) {
         let (name, value) =
-            pair.split_once('=').with_context(|| format!("OTEL_EXPORTER_OTLP_HEADERS: `{pair}` is not NAME=VALUE"))?;
+            // It may be a secret, so it is not shown.
+            pair.split_once('=').context("OTEL_EXPORTER_OTLP_HEADERS: a part of it is not NAME=VALUE")?;
         config.headers.push((name.trim().to_ascii_lowercase(), value.trim().to_owned()));
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! The program: command line, `up`, `agent`, `server`, `record`, `top`, `symbols`, `doctor`.
+//! The program: command line, `up`, `agent`, `server`, `record`, `top`, `symbols`, `token`, `doctor`.
 //!
 //! Exit codes: 0 done, 1 failed, 2 wrong use; a failure is one line on standard error that
 //! says what to do.
@@ -13,6 +13,7 @@ mod privileges;
 mod record;
 mod server;
 mod symbols;
+mod token;
 mod top;
 mod up;
 
@@ -39,6 +40,7 @@ fn main() -> ExitCode {
         Command::Record(options) => return record::run(options).unwrap_or_else(failed),
         Command::Top(options) => top::run(options),
         Command::Symbols { command } => symbols::run(command),
+        Command::Token { command } => token::run(command),
         Command::Doctor(options) => return doctor::run(options).unwrap_or_else(failed),
         Command::Diff(_) => return wrong_use("`diff` is not in this version: compare two runs of `top --output json`"),
         Command::InternalWorker => Ok(()), // taken above

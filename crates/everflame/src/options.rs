@@ -6,6 +6,8 @@ use std::{net::SocketAddr, path::PathBuf};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use everflame_agent::Memory;
 
+use crate::token::TokenCommand;
+
 /// Sees what every process spends its time on, with nothing changed in any process.
 #[derive(Debug, Parser)]
 #[command(name = "everflame", version, propagate_version = true, max_term_width = 100)]
@@ -42,6 +44,12 @@ pub enum Command {
         /// What to do with them.
         #[command(subcommand)]
         command: SymbolsCommand,
+    },
+    /// Tokens of a server: who may send profiles, and who may see them
+    Token {
+        /// What to do with them.
+        #[command(subcommand)]
+        command: TokenCommand,
     },
     /// Check what this machine, or a server, needs for profiling
     Doctor(DoctorOptions),
@@ -114,12 +122,15 @@ pub struct UpOptions {
     /// Further host names under which the server may be reached
     #[arg(long, value_name = "NAME", env = "EVERFLAME_ALLOWED_HOSTS", value_delimiter = ',')]
     pub allowed_hosts: Vec<String>,
+    /// Listen where others reach it although there are no tokens
+    #[arg(long, env = "EVERFLAME_INSECURE_NO_AUTH", value_parser = clap::builder::BoolishValueParser::new())]
+    pub insecure_no_auth: bool,
 }
 
 /// Options of `agent`.
 #[derive(Debug, Args)]
 pub struct AgentOptions {
-    /// Where to send profiles, e.g. http://profiles.example:4040
+    /// Where to send profiles, e.g. https://profiles.example:4040
     #[arg(long, value_name = "URL", env = "EVERFLAME_ENDPOINT")]
     pub endpoint: Option<String>,
     /// Samples per second and CPU
@@ -137,6 +148,9 @@ pub struct AgentOptions {
     /// File with the token to send (re-read when it changes)
     #[arg(long, value_name = "FILE", env = "EVERFLAME_TOKEN_FILE")]
     pub token_file: Option<PathBuf>,
+    /// File with certificates (PEM) of authorities that may speak for the server (default: the system's)
+    #[arg(long, value_name = "FILE", env = "EVERFLAME_CA_FILE")]
+    pub ca_file: Option<PathBuf>,
     /// Name of this node (default: the host's name)
     #[arg(long, value_name = "NAME", env = "EVERFLAME_NODE")]
     pub node: Option<String>,
@@ -183,6 +197,24 @@ pub struct ServerOptions {
     /// Further host names under which the server may be reached
     #[arg(long, value_name = "NAME", env = "EVERFLAME_ALLOWED_HOSTS", value_delimiter = ',')]
     pub allowed_hosts: Vec<String>,
+    /// Certificate (PEM, with those that lead to its root): the port speaks TLS; re-read when it changes
+    #[arg(long, value_name = "FILE", env = "EVERFLAME_TLS_CERT_FILE", requires = "tls_key_file")]
+    pub tls_cert_file: Option<PathBuf>,
+    /// Private key of the certificate (PEM); re-read when it changes
+    #[arg(long, value_name = "FILE", env = "EVERFLAME_TLS_KEY_FILE", requires = "tls_cert_file")]
+    pub tls_key_file: Option<PathBuf>,
+    /// File with a token of role admin that was made elsewhere, 32 characters or more; re-read when it changes
+    #[arg(long, value_name = "FILE", env = "EVERFLAME_ADMIN_TOKEN_FILE")]
+    pub admin_token_file: Option<PathBuf>,
+    /// Listen where others reach it although there are no tokens
+    #[arg(long, env = "EVERFLAME_INSECURE_NO_AUTH", value_parser = clap::builder::BoolishValueParser::new())]
+    pub insecure_no_auth: bool,
+    /// Requests a second of one address in the long run, five times as many at once; 0 for no limit
+    #[arg(long, value_name = "N", env = "EVERFLAME_REQUESTS_PER_ADDRESS", default_value_t = 2000)]
+    pub requests_per_address: u32,
+    /// Requests a second of one token, likewise; the agents of a fleet may share one
+    #[arg(long, value_name = "N", env = "EVERFLAME_REQUESTS_PER_TOKEN", default_value_t = 10_000)]
+    pub requests_per_token: u32,
     /// End after so many seconds, with everything written
     #[arg(long, value_name = "SECONDS", env = "EVERFLAME_DURATION", value_parser = seconds)]
     pub duration: Option<f64>,
@@ -211,6 +243,28 @@ pub struct RecordOptions {
     pub command: Vec<String>,
 }
 
+/// How to reach a server.
+#[derive(Debug, Args, Clone)]
+pub struct ServerAccess {
+    /// The server, http:// or https://
+    #[arg(long, value_name = "URL", env = "EVERFLAME_SERVER", default_value = "http://127.0.0.1:4040")]
+    pub server: String,
+    /// How to get in.
+    #[command(flatten)]
+    pub credentials: CredentialOptions,
+}
+
+/// How to get in where a server wants to know who calls.
+#[derive(Debug, Args, Clone, Default)]
+pub struct CredentialOptions {
+    /// File with the token to send
+    #[arg(long, value_name = "FILE", env = "EVERFLAME_TOKEN_FILE")]
+    pub token_file: Option<PathBuf>,
+    /// File with certificates (PEM) of authorities that may speak for the server (default: the system's)
+    #[arg(long, value_name = "FILE", env = "EVERFLAME_CA_FILE")]
+    pub ca_file: Option<PathBuf>,
+}
+
 /// How an answer is printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Output {
@@ -223,9 +277,9 @@ pub enum Output {
 /// Options of `top`.
 #[derive(Debug, Args)]
 pub struct TopOptions {
-    /// The server to ask
-    #[arg(long, value_name = "URL", env = "EVERFLAME_SERVER", default_value = "http://127.0.0.1:4040")]
-    pub server: String,
+    /// The server.
+    #[command(flatten)]
+    pub access: ServerAccess,
     /// Which samples, e.g. '{service="cart", namespace=~"shop.*"}'
     #[arg(long, value_name = "SELECTOR", env = "EVERFLAME_QUERY", default_value = "")]
     pub query: String,
@@ -250,9 +304,6 @@ pub struct TopOptions {
     /// Rows to skip
     #[arg(long, value_name = "N", env = "EVERFLAME_OFFSET", default_value_t = 0)]
     pub offset: u64,
-    /// File with the token to send
-    #[arg(long, value_name = "FILE", env = "EVERFLAME_TOKEN_FILE")]
-    pub token_file: Option<PathBuf>,
     /// How to print
     #[arg(long, value_enum, value_name = "FORM", env = "EVERFLAME_OUTPUT", default_value_t = Output::Table)]
     pub output: Output,
@@ -270,12 +321,9 @@ pub enum SymbolsCommand {
 /// Options of `symbols push`.
 #[derive(Debug, Args)]
 pub struct SymbolsPushOptions {
-    /// The server
-    #[arg(long, value_name = "URL", env = "EVERFLAME_SERVER", default_value = "http://127.0.0.1:4040")]
-    pub server: String,
-    /// File with the token to send
-    #[arg(long, value_name = "FILE", env = "EVERFLAME_TOKEN_FILE")]
-    pub token_file: Option<PathBuf>,
+    /// The server.
+    #[command(flatten)]
+    pub access: ServerAccess,
     /// ELF files: programs, libraries, or their debug files
     #[arg(required = true, value_name = "FILE")]
     pub files: Vec<PathBuf>,
@@ -284,12 +332,9 @@ pub struct SymbolsPushOptions {
 /// Options of `symbols list`.
 #[derive(Debug, Args)]
 pub struct SymbolsListOptions {
-    /// The server
-    #[arg(long, value_name = "URL", env = "EVERFLAME_SERVER", default_value = "http://127.0.0.1:4040")]
-    pub server: String,
-    /// File with the token to send
-    #[arg(long, value_name = "FILE", env = "EVERFLAME_TOKEN_FILE")]
-    pub token_file: Option<PathBuf>,
+    /// The server.
+    #[command(flatten)]
+    pub access: ServerAccess,
     /// How to print
     #[arg(long, value_enum, value_name = "FORM", env = "EVERFLAME_OUTPUT", default_value_t = Output::Table)]
     pub output: Output,
@@ -301,6 +346,9 @@ pub struct DoctorOptions {
     /// Also check this server
     #[arg(long, value_name = "URL", env = "EVERFLAME_SERVER")]
     pub server: Option<String>,
+    /// How to get in.
+    #[command(flatten)]
+    pub credentials: CredentialOptions,
     /// How to print
     #[arg(long, value_enum, value_name = "FORM", env = "EVERFLAME_OUTPUT", default_value_t = Output::Table)]
     pub output: Output,

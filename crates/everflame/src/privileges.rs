@@ -13,6 +13,7 @@ use std::{
 };
 
 use anyhow::{Context, bail};
+use everflame_server::access::Digest;
 use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabilities};
 
 /// `nobody` on every distribution.
@@ -27,6 +28,14 @@ pub const ENDS_WITH_PARENT: &str = "EVERFLAME_INTERNAL_ENDS_WITH_PARENT";
 /// SIGTERM reach every process of `up` at once, but the server must outlast the sampler, which
 /// has its last samples to hand over.
 pub const PARENT_ENDS: rustix::process::Signal = rustix::process::Signal::USR1;
+
+/// Digest of the token of the agent in the same program: the token itself stays with it.
+pub const OWN_AGENT: &str = "EVERFLAME_INTERNAL_OWN_AGENT_SHA256";
+
+/// What `up` said of its agent's token.
+pub fn own_agent() -> Option<Digest> {
+    Digest::parse(std::env::var(OWN_AGENT).ok()?.as_str()).filter(|_| is_part())
+}
 
 /// Whether this process is a server that is a part of `up`.
 pub fn is_part() -> bool {

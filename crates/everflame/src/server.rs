@@ -3,7 +3,7 @@
 use std::{future::Future, io::Write, sync::Arc, time::Duration};
 
 use anyhow::Context;
-use everflame_server::{Config, Server};
+use everflame_server::{Config, Server, access::AccessConfig, tls::TlsFiles};
 use everflame_store::{Embedded, Store};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -29,12 +29,27 @@ pub fn run(options: ServerOptions) -> anyhow::Result<()> {
         let config = Config {
             allowed_hosts: options.allowed_hosts.clone(),
             max_request_bytes: options.max_request_bytes,
+            tls: options
+                .tls_cert_file
+                .clone()
+                .zip(options.tls_key_file.clone())
+                .map(|(certificate, key)| TlsFiles { certificate, key }),
+            access: AccessConfig {
+                admin_token_file: options.admin_token_file.clone(),
+                own_agent: privileges::own_agent(),
+                no_auth: options.insecure_no_auth,
+                per_address: options.requests_per_address,
+                per_token: options.requests_per_token,
+            },
             ..Config::new(options.listen, &data)
         };
-        let server = Server::bind(config, Arc::clone(&store))?;
+        let server = Server::bind(config, Arc::clone(&store)).map_err(|error| match error {
+            everflame_server::Error::Open(_) => WrongUse(error.to_string()).into(),
+            other => anyhow::Error::from(other),
+        })?;
         // Heard from before anyone can know that we are there.
         let stop = stop(options.duration)?;
-        announce(&server.local_addr().to_string());
+        announce(&format!("{}://{}", server.scheme(), server.local_addr()));
         server.serve(stop).await?;
         anyhow::Ok(())
     })?;
@@ -44,10 +59,10 @@ pub fn run(options: ServerOptions) -> anyhow::Result<()> {
 }
 
 /// The one line on standard output that says where to go.
-pub fn announce(address: &str) {
+pub fn announce(url: &str) {
     let mut out = std::io::stdout().lock();
     // Whoever reads it may have gone; that is no reason to end.
-    let _ = writeln!(out, "everflame is ready: http://{address}").and_then(|()| out.flush());
+    let _ = writeln!(out, "everflame is ready: {url}").and_then(|()| out.flush());
 }
 
 /// Ready when SIGTERM or Ctrl-C comes, or when the duration is over; in a part of `up`, when

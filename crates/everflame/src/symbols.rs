@@ -23,7 +23,7 @@ pub fn run(command: SymbolsCommand) -> anyhow::Result<()> {
 }
 
 fn push(options: SymbolsPushOptions) -> anyhow::Result<()> {
-    let client = Client::new(&options.server, options.token_file.as_deref())?;
+    let client = Client::new(&options.access.server, &options.access.credentials)?;
     let mut failed = 0;
     for path in &options.files {
         let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
@@ -53,7 +53,7 @@ fn push(options: SymbolsPushOptions) -> anyhow::Result<()> {
 }
 
 fn list(options: SymbolsListOptions) -> anyhow::Result<()> {
-    let client = Client::new(&options.server, options.token_file.as_deref())?;
+    let client = Client::new(&options.access.server, &options.access.credentials)?;
     let answer = client.get("/api/v1/symbols", &[])?;
     let mut out = io::stdout().lock();
     if options.output == Output::Json {

@@ -9,7 +9,7 @@ use crate::{
 
 /// Asks and prints.
 pub fn run(options: TopOptions) -> anyhow::Result<()> {
-    let client = Client::new(&options.server, options.token_file.as_deref())?;
+    let client = Client::new(&options.access.server, &options.access.credentials)?;
     let (limit, offset) = (options.limit.to_string(), options.offset.to_string());
     let answer = client.get(
         "/api/v1/top",

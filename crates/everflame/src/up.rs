@@ -11,6 +11,7 @@ use std::{
 
 use anyhow::{Context, bail};
 use everflame_agent::{Agent, AgentConfig, Sampler, SamplerOptions};
+use everflame_server::access::Secret;
 
 use crate::{Told, agent, options::UpOptions, privileges, server};
 
@@ -28,7 +29,9 @@ pub fn run(options: UpOptions, log: &str) -> anyhow::Result<()> {
     let sampling = agent::sampler_options(options.rate, &options.sampling);
     let sampler = Sampler::load(&SamplerOptions { copy_every, ..sampling })?;
     privileges::prepare_data(&options.data)?;
-    let mut child = start_server(&options, log)?;
+    // Where the server wants tokens, its own agent has one that nobody else ever sees.
+    let token = Secret::random("")?;
+    let mut child = start_server(&options, log, &token)?;
     let address = match ready_address(&mut child) {
         Ok(address) => address,
         Err(e) => {
@@ -40,13 +43,14 @@ pub fn run(options: UpOptions, log: &str) -> anyhow::Result<()> {
     let config = AgentConfig {
         endpoint: format!("http://{}", reachable(address)),
         spool: options.data.join("spool"),
+        token: Some(token.reveal().to_owned()),
         listen: None,
         ..agent::config(&options.sampling)
     };
     let agent = Agent::start(sampler, config);
     let outcome = match agent {
         Ok(agent) => {
-            server::announce(&address.to_string());
+            server::announce(&format!("http://{address}"));
             let outcome = runtime.block_on(wait(&mut child, stop));
             agent.stop();
             outcome
@@ -57,7 +61,7 @@ pub fn run(options: UpOptions, log: &str) -> anyhow::Result<()> {
     outcome
 }
 
-fn start_server(options: &UpOptions, log: &str) -> anyhow::Result<Child> {
+fn start_server(options: &UpOptions, log: &str, token: &Secret) -> anyhow::Result<Child> {
     let mut command = privileges::unprivileged(&options.data)?;
     command.arg("server").arg("--listen").arg(options.listen.to_string());
     command.arg("--data").arg(&options.data);
@@ -66,10 +70,16 @@ fn start_server(options: &UpOptions, log: &str) -> anyhow::Result<Child> {
     if !options.allowed_hosts.is_empty() {
         command.args(["--allowed-hosts", &options.allowed_hosts.join(",")]);
     }
+    if options.insecure_no_auth {
+        command.arg("--insecure-no-auth");
+    }
     command.args(["--log", log]);
+    command.env(privileges::OWN_AGENT, token.digest().to_hexadecimal());
     // What the server is to know was said above; `up`'s own length is not for it.
     command.env(privileges::ENDS_WITH_PARENT, "1");
     command.env_remove("EVERFLAME_DURATION").env_remove("EVERFLAME_CONFIG").env_remove("EVERFLAME_DATA");
+    // Its agent speaks to it in plain HTTP, on this machine.
+    command.env_remove("EVERFLAME_TLS_CERT_FILE").env_remove("EVERFLAME_TLS_KEY_FILE");
     command.stdout(Stdio::piped()).spawn().context("cannot start the server")
 }
 

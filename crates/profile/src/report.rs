@@ -23,6 +23,9 @@ pub struct Report {
     pub instance: String,
     /// `host.name` of the node.
     pub node: String,
+    /// The project that its samples go to; the server's word where the sender's token has one.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub project: String,
     /// Grows by one with each report of the instance; an older one never replaces a
     /// newer one.
     pub sequence: u64,

@@ -6,11 +6,24 @@ use everflame_store::Store;
 
 use crate::{
     Config,
+    access::{Access, Caller, Project, Scoped},
     ingest::body::{Budget, HELD_BYTES},
     lane::{INGEST_THREADS, INGEST_WAITING, Lane, QUERY_WAITING, query_threads},
     symbols::Symbols,
+    tls::Tls,
     web::{error::ApiError, guard::Guard, metrics::Metrics},
 };
+
+/// What a request meets first.
+#[derive(Debug)]
+pub struct Door {
+    /// By which names the server may be called.
+    pub guard: Guard,
+    /// How connections are encrypted, where they are.
+    pub tls: Option<Tls>,
+    /// Who may do what.
+    pub access: Access,
+}
 
 /// One server's state.
 pub struct App {
@@ -18,8 +31,13 @@ pub struct App {
     pub config: Config,
     /// Who may talk to it.
     pub guard: Guard,
-    /// Where samples are.
-    pub store: Arc<dyn Store>,
+    /// How connections are encrypted, where they are.
+    pub tls: Option<Tls>,
+    /// Who may do what.
+    pub access: Access,
+    /// Where samples are, of all projects: for what is about no caller. All else goes
+    /// through [`App::store`].
+    pub whole_store: Arc<dyn Store>,
     /// Where names are.
     pub symbols: Symbols,
     /// Bytes of request bodies.
@@ -36,11 +54,14 @@ pub struct App {
 
 impl App {
     /// The state of a server that starts now.
-    pub fn new(config: Config, guard: Guard, store: Arc<dyn Store>, symbols: Symbols) -> Self {
+    pub fn new(config: Config, door: Door, whole_store: Arc<dyn Store>, symbols: Symbols) -> Self {
+        let Door { guard, tls, access } = door;
         Self {
             config,
             guard,
-            store,
+            tls,
+            access,
+            whole_store,
             symbols,
             budget: Budget::new(HELD_BYTES),
             ingest_lane: Lane::new("ingest", INGEST_THREADS, INGEST_WAITING),
@@ -50,13 +71,22 @@ impl App {
         }
     }
 
-    /// Runs a query on one of the query threads.
+    /// The store as a caller sees it.
+    pub fn store(&self, caller: &Caller) -> Scoped {
+        match &caller.project {
+            Project::One(project) => Scoped::to(self.whole_store.clone(), project.clone()),
+            Project::Any => Scoped::all(self.whole_store.clone()),
+        }
+    }
+
+    /// Runs a caller's query on one of the query threads.
     pub async fn query<T: Send + 'static>(
         self: &Arc<Self>,
-        work: impl FnOnce(&Self) -> Result<T, ApiError> + Send + 'static,
+        caller: &Caller,
+        work: impl FnOnce(&Self, &Scoped) -> Result<T, ApiError> + Send + 'static,
     ) -> Result<T, ApiError> {
-        let app = self.clone();
-        self.query_lane.run(move || work(&app)).await
+        let (app, store) = (self.clone(), self.store(caller));
+        self.query_lane.run(move || work(&app, &store)).await
     }
 }
 

@@ -3,12 +3,14 @@
 //! [`Server::bind`] takes the port, [`Server::serve`] answers until it is told to stop.
 #![deny(unsafe_code)]
 
+pub mod access;
 mod app;
 pub mod ingest;
 mod lane;
 mod listen;
 pub mod query;
 pub mod symbols;
+pub mod tls;
 pub mod web;
 
 use std::{
@@ -20,7 +22,13 @@ use std::{
 
 use everflame_store::Store;
 
-use crate::{app::App, symbols::Symbols, web::guard::Guard};
+use crate::{
+    access::{Access, AccessConfig, TokenError},
+    app::{App, Door},
+    symbols::Symbols,
+    tls::{Tls, TlsError, TlsFiles},
+    web::guard::Guard,
+};
 
 /// Bytes of a request after decompression, unless set.
 pub const DEFAULT_MAX_REQUEST_BYTES: usize = 64 << 20;
@@ -37,6 +45,10 @@ pub struct Config {
     pub allowed_hosts: Vec<String>,
     /// Bytes of one ingest request, before and after decompression.
     pub max_request_bytes: usize,
+    /// Certificate and key, where the port speaks TLS.
+    pub tls: Option<TlsFiles>,
+    /// Who may do what.
+    pub access: AccessConfig,
     /// Version that the server says it has.
     pub version: String,
 }
@@ -49,6 +61,8 @@ impl Config {
             data_dir: data_dir.into(),
             allowed_hosts: Vec::new(),
             max_request_bytes: DEFAULT_MAX_REQUEST_BYTES,
+            tls: None,
+            access: AccessConfig::default(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
         }
     }
@@ -76,6 +90,18 @@ pub enum Error {
         /// What the system answered.
         source: std::io::Error,
     },
+    /// Certificate or key.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The tokens.
+    #[error(transparent)]
+    Tokens(#[from] TokenError),
+    /// Others than this machine would reach it, and nobody would have to show a token.
+    #[error(
+        "{0} is reached by others than this machine, and there are no tokens: make one with `everflame token create \
+         --role admin --data DIR`, give --admin-token-file, or say --insecure-no-auth"
+    )]
+    Open(SocketAddr),
     /// A configured host name is not one.
     #[error("\"{0}\" is not a host name: use NAME or NAME:PORT in --allowed-hosts")]
     AllowedHost(String),
@@ -93,6 +119,22 @@ impl Server {
     /// Takes the port and opens the symbol directory. Blocks for a moment.
     pub fn bind(config: Config, store: Arc<dyn Store>) -> Result<Self, Error> {
         let wanted = config.listen;
+        let path = config.data_dir.join("symbols");
+        let symbols =
+            Symbols::open(&path, symbols::Limits::default()).map_err(|source| Error::Symbols { path, source })?;
+        let access = Access::open(&config.data_dir, &config.access)?;
+        if !wanted.ip().to_canonical().is_loopback() && !access.is_closed() {
+            if !config.access.no_auth {
+                return Err(Error::Open(wanted));
+            }
+            tracing::warn!("everybody who reaches {wanted} may read and write everything: --insecure-no-auth");
+        }
+        let tls = config.tls.clone().map(Tls::new).transpose()?;
+        if !wanted.ip().to_canonical().is_loopback() && tls.is_none() {
+            tracing::warn!(
+                "profiles and tokens are not encrypted on the way to {wanted}: give --tls-cert-file and --tls-key-file, or see to it that something before the server encrypts them"
+            );
+        }
         let listen = |source: std::io::Error| match source.kind() {
             std::io::ErrorKind::AddrInUse => Error::AddressInUse(wanted),
             _ => Error::Listen { address: wanted, source },
@@ -100,16 +142,18 @@ impl Server {
         let listener = TcpListener::bind(wanted).map_err(listen)?;
         listener.set_nonblocking(true).map_err(listen)?;
         let address = listener.local_addr().map_err(listen)?;
-        let guard = Guard::new(address, &config.allowed_hosts).map_err(Error::AllowedHost)?;
-        let path = config.data_dir.join("symbols");
-        let symbols =
-            Symbols::open(&path, symbols::Limits::default()).map_err(|source| Error::Symbols { path, source })?;
-        Ok(Self { listener, address, app: Arc::new(App::new(config, guard, store, symbols)) })
+        let guard = Guard::new(address, &config.allowed_hosts, tls.is_some()).map_err(Error::AllowedHost)?;
+        Ok(Self { listener, address, app: Arc::new(App::new(config, Door { guard, tls, access }, store, symbols)) })
     }
 
     /// The address that it really listens on.
     pub fn local_addr(&self) -> SocketAddr {
         self.address
+    }
+
+    /// `http` or `https`.
+    pub fn scheme(&self) -> &'static str {
+        if self.app.tls.is_some() { "https" } else { "http" }
     }
 
     /// Answers requests until `shutdown` is done, lets those under way finish (for a
@@ -118,7 +162,7 @@ impl Server {
         let address = self.address;
         let listener =
             tokio::net::TcpListener::from_std(self.listener).map_err(|source| Error::Listen { address, source })?;
-        listen::serve(listener, web::router(self.app), shutdown).await;
+        listen::serve(listener, self.app, shutdown).await;
         Ok(())
     }
 }

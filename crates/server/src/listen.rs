@@ -1,7 +1,13 @@
 //! The accept loop: HTTP/1.1 and HTTP/2 on one port, with bounds on connections,
 //! headers and the time that a stop may take.
 
-use std::{future::Future, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    net::SocketAddr,
+    pin::pin,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use axum::{Router, body::Body};
 use hyper_util::{
@@ -9,10 +15,13 @@ use hyper_util::{
     server::conn::auto::Builder,
 };
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
     sync::{Semaphore, watch},
 };
 use tower::Service;
+
+use crate::{app::App, web};
 
 /// Connections at once; more wait to be accepted.
 const MAX_CONNECTIONS: usize = 10_000;
@@ -35,8 +44,13 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 #[derive(Debug, Clone, Copy)]
 pub struct LocalAddr(pub SocketAddr);
 
+/// The address of the other end.
+#[derive(Debug, Clone, Copy)]
+pub struct PeerAddr(pub SocketAddr);
+
 /// Serves until `shutdown` is done.
-pub async fn serve(listener: TcpListener, router: Router, shutdown: impl Future<Output = ()>) {
+pub async fn serve(listener: TcpListener, app: Arc<App>, shutdown: impl Future<Output = ()>) {
+    let router = web::router(app.clone());
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let (stop, stopping) = watch::channel(false);
     let mut shutdown = pin!(shutdown);
@@ -49,18 +63,18 @@ pub async fn serve(listener: TcpListener, router: Router, shutdown: impl Future<
             () = &mut shutdown => break,
             accepted = accepted => accepted,
         };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
             Err(error) => {
                 tracing::warn!(%error, "a connection could not be accepted");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             }
         };
-        let (router, stopping) = (router.clone(), stopping.clone());
+        let (app, router, stopping) = (app.clone(), router.clone(), stopping.clone());
         tokio::spawn(async move {
             let _place = place;
-            connection(stream, router, stopping).await;
+            welcome(stream, peer, &app, router, stopping).await;
         });
     }
     drop(listener);
@@ -72,13 +86,32 @@ pub async fn serve(listener: TcpListener, router: Router, shutdown: impl Future<
     }
 }
 
-async fn connection(stream: TcpStream, router: Router, mut stopping: watch::Receiver<bool>) {
+/// Shakes hands where there is TLS.
+async fn welcome(stream: TcpStream, peer: SocketAddr, app: &App, router: Router, stopping: watch::Receiver<bool>) {
     let Ok(local) = stream.local_addr() else { return };
+    let ends = (LocalAddr(local), PeerAddr(peer));
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "a connection answers in larger steps than it could");
     }
+    let Some(tls) = &app.tls else { return connection(stream, ends, router, stopping).await };
+    match tls.accept(stream).await {
+        Ok(stream) => connection(stream, ends, router, stopping).await,
+        Err(error) => {
+            app.metrics.failed_handshakes.fetch_add(1, Ordering::Relaxed);
+            tracing::debug!(%error, "a TLS handshake failed");
+        }
+    }
+}
+
+async fn connection(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    (local, peer): (LocalAddr, PeerAddr),
+    router: Router,
+    mut stopping: watch::Receiver<bool>,
+) {
     let service = hyper::service::service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
-        request.extensions_mut().insert(LocalAddr(local));
+        request.extensions_mut().insert(local);
+        request.extensions_mut().insert(peer);
         router.clone().call(request.map(Body::new))
     });
     let mut builder = Builder::new(TokioExecutor::new());

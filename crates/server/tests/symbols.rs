@@ -37,7 +37,7 @@ fn the_longest_unused_go_when_it_is_full() {
     let symbols = Symbols::open(directory.path(), limits).expect("a directory");
     let made = indexes(5);
     for (id, index) in &made {
-        assert_eq!(symbols.put(id, index).expect("stored"), Put::Created);
+        assert_eq!(symbols.put(id, index, true).expect("stored"), Put::Created);
         assert!(symbols.get(id).is_some(), "the newest one stays");
     }
     assert_eq!((symbols.stored().1, files(directory.path())), (3, 3));
@@ -48,7 +48,7 @@ fn the_longest_unused_go_when_it_is_full() {
     let bytes = made[0].1.len() as u64 * 2;
     let limits = Limits { stored_bytes: bytes, ..Limits::default() };
     let symbols = Symbols::open(directory.path(), limits).expect("a directory");
-    assert_eq!(symbols.put(&made[0].0, &made[0].1).expect("stored"), Put::Created);
+    assert_eq!(symbols.put(&made[0].0, &made[0].1, true).expect("stored"), Put::Created);
     assert!(symbols.stored().0 <= bytes);
 }
 
@@ -95,11 +95,11 @@ fn an_operators_debug_file_names_what_runs_stripped() {
         symbols.resolver().resolve(&runs, address, &mut out);
         out.first().map(|symbol| symbol.name.to_string())
     };
-    assert_eq!(symbols.put(&stripped_id.to_string(), &stripped).expect("the agent's"), Put::Created);
+    assert_eq!(symbols.put(&stripped_id.to_string(), &stripped, true).expect("the agent's"), Put::Created);
     assert_ne!(name(&symbols).as_deref(), Some("named_function"));
-    assert_eq!(symbols.put(&build_id, &whole).expect("the operator's"), Put::Created);
+    assert_eq!(symbols.put(&build_id, &whole, true).expect("the operator's"), Put::Created);
     assert_eq!(name(&symbols).as_deref(), Some("named_function"));
-    assert_eq!(symbols.put(&build_id, &stripped).expect("worse"), Put::Stands, "a better one stands");
+    assert_eq!(symbols.put(&build_id, &stripped, true).expect("worse"), Put::Stands, "a better one stands");
     assert_eq!(name(&symbols).as_deref(), Some("named_function"));
     let again = Symbols::open(&stored, Limits::default()).expect("the directory");
     assert_eq!(name(&again).as_deref(), Some("named_function"));
@@ -112,7 +112,7 @@ fn few_are_mapped_at_once() {
     let symbols = Symbols::open(directory.path(), limits).expect("a directory");
     let made = indexes(4);
     for (id, index) in &made {
-        symbols.put(id, index).expect("stored");
+        symbols.put(id, index, true).expect("stored");
     }
     assert_eq!(symbols.list().len(), 4);
     assert_eq!(symbols.mapped().1, 2);
@@ -127,7 +127,7 @@ fn broken_files_are_left_aside() {
     {
         let symbols = Symbols::open(directory.path(), Limits::default()).expect("a directory");
         for (id, index) in &made {
-            symbols.put(id, index).expect("stored");
+            symbols.put(id, index, true).expect("stored");
         }
     }
     let path = directory.path().join(format!("{}.agent.idx", made[0].0));
@@ -144,6 +144,6 @@ fn broken_files_are_left_aside() {
     assert!(symbols.get(&ContentId(7).to_string()).is_none(), "a name does not make the content");
     assert_eq!(symbols.get(&made[1].0).expect("the good one").source, Source::Agent);
     assert_eq!(symbols.counters.unreadable.load(Ordering::Relaxed), 2);
-    assert_eq!(symbols.put(&made[0].0, &made[0].1).expect("stored"), Put::Created);
+    assert_eq!(symbols.put(&made[0].0, &made[0].1, true).expect("stored"), Put::Created);
     assert!(symbols.get(&made[0].0).is_some(), "a good upload repairs it");
 }

@@ -99,8 +99,9 @@ pub trait Store: Send + Sync + 'static {
     /// Processes among selected samples, most samples first.
     fn processes(&self, selection: &Selection) -> Result<(Covered, Vec<ProcessInfo>), StoreError>;
 
-    /// Sample types that are stored.
-    fn types(&self) -> Result<Vec<TypeInfo>, StoreError>;
+    /// Sample types that are stored, of the resources that are selected; conditions on
+    /// attributes of samples are not looked at.
+    fn types(&self, selector: &Selector) -> Result<Vec<TypeInfo>, StoreError>;
 
     /// Agents that have reported, newest report of each instance.
     fn nodes(&self) -> Result<Vec<NodeInfo>, StoreError>;

@@ -1,5 +1,6 @@
 //! The API as a client sees it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -12,6 +13,8 @@ use crate::machine::wait_for;
 pub struct Api {
     url: String,
     agent: ureq::Agent,
+    /// What `authorization` says, where the server wants to know who asks.
+    authorization: Option<String>,
 }
 
 /// Parameters of a query.
@@ -22,12 +25,25 @@ const ANSWER_LIMIT: u64 = 1 << 30;
 impl Api {
     /// A client of `url` (`http://ADDR:PORT`).
     pub fn new(url: &str) -> Self {
-        let agent = ureq::Agent::config_builder()
-            .http_status_as_error(false)
-            .timeout_global(Some(Duration::from_secs(60)))
-            .build()
-            .new_agent();
-        Self { url: url.trim_end_matches('/').to_owned(), agent }
+        Self { url: url.trim_end_matches('/').to_owned(), agent: client(None), authorization: None }
+    }
+
+    /// The same over TLS, with the certificate (PEM) of the one authority that is believed, and a token.
+    pub fn closed(url: &str, authority: &str, token: &str) -> Self {
+        let certificate = ureq::tls::Certificate::from_pem(authority.as_bytes()).unwrap();
+        let tls = ureq::tls::TlsConfig::builder()
+            .root_certs(ureq::tls::RootCerts::Specific(Arc::new(vec![certificate])))
+            .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .build();
+        Self { agent: client(Some(tls)), authorization: Some(format!("Bearer {token}")), ..Self::new(url) }
+    }
+
+    fn ask(&self, path: &str) -> ureq::RequestBuilder<ureq::typestate::WithoutBody> {
+        let request = self.agent.get(format!("{}{path}", self.url));
+        match &self.authorization {
+            Some(value) => request.header("authorization", value),
+            None => request,
+        }
     }
 
     /// `http://ADDR:PORT`.
@@ -42,12 +58,12 @@ impl Api {
 
     /// Status of a path, or nothing where nobody answers.
     pub fn try_status(&self, path: &str) -> Option<u16> {
-        self.agent.get(format!("{}{path}", self.url)).call().ok().map(|answer| answer.status().as_u16())
+        self.ask(path).call().ok().map(|answer| answer.status().as_u16())
     }
 
     /// Status and body of a GET.
     pub fn get(&self, path: &str, parameters: Parameters<'_>) -> (u16, String) {
-        let mut request = self.agent.get(format!("{}{path}", self.url));
+        let mut request = self.ask(path);
         for (name, value) in parameters {
             request = request.query(name, value);
         }
@@ -65,7 +81,7 @@ impl Api {
 
     /// The JSON of a GET, or nothing where it does not succeed (a server that is away).
     pub fn try_json(&self, path: &str) -> Option<Value> {
-        let mut answer = self.agent.get(format!("{}{path}", self.url)).call().ok()?;
+        let mut answer = self.ask(path).call().ok()?;
         if answer.status().as_u16() != 200 {
             return None;
         }
@@ -138,6 +154,17 @@ impl Api {
     pub fn accounting(&self) -> Vec<Value> {
         self.json("/api/v1/accounting", &[])["instances"].as_array().cloned().unwrap_or_default()
     }
+}
+
+fn client(tls: Option<ureq::tls::TlsConfig>) -> ureq::Agent {
+    let config =
+        ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(Duration::from_secs(60)));
+    match tls {
+        Some(tls) => config.tls_config(tls),
+        None => config,
+    }
+    .build()
+    .new_agent()
 }
 
 /// Unix time in seconds.

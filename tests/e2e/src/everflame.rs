@@ -59,6 +59,16 @@ impl Everflame {
         )
     }
 
+    /// The same with more options, and a client that is let in by `api`.
+    pub fn server_behind(port: u16, data: &Path, more: &[&str], api: impl FnOnce(&str) -> Api) -> Self {
+        let listen = format!("127.0.0.1:{port}");
+        let mut arguments = vec!["server", "--listen", &listen, "--data", data.to_str().unwrap()];
+        arguments.extend(more);
+        let mut server = Self::start(&arguments, tempfile::tempdir().unwrap());
+        server.api = api(server.api.url());
+        server
+    }
+
     /// `everflame agent` that sends to a port on this machine.
     pub fn agent(server_port: u16, rate: u32, spool: &Path) -> Self {
         Self::agent_in(None, server_port, rate, spool, &[])
@@ -66,10 +76,15 @@ impl Everflame {
 
     /// The same with more options, and inside a control group (version 1) if one is given.
     pub fn agent_in(cgroup: Option<&Path>, server_port: u16, rate: u32, spool: &Path, more: &[&str]) -> Self {
+        Self::agent_to(&format!("http://127.0.0.1:{server_port}"), cgroup, rate, spool, more)
+    }
+
+    /// The same to any endpoint.
+    pub fn agent_to(endpoint: &str, cgroup: Option<&Path>, rate: u32, spool: &Path, more: &[&str]) -> Self {
         let listen = format!("127.0.0.1:{}", machine::free_port());
         let scratch = tempfile::tempdir().unwrap();
-        let (endpoint, rate) = (format!("http://127.0.0.1:{server_port}"), rate.to_string());
-        let mut arguments = vec!["agent", "--endpoint", &endpoint, "--rate", &rate, "--listen", &listen, "--spool"];
+        let rate = rate.to_string();
+        let mut arguments = vec!["agent", "--endpoint", endpoint, "--rate", &rate, "--listen", &listen, "--spool"];
         arguments.push(spool.to_str().unwrap());
         arguments.extend(more);
         let log = scratch.path().join("log");

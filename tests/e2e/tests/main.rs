@@ -11,6 +11,7 @@ mod suite {
     pub mod containers;
     pub mod envoy;
     pub mod examiner;
+    pub mod guard;
     pub mod known_truth;
     pub mod lives;
     pub mod memory;
@@ -38,6 +39,11 @@ fn main() -> ExitCode {
         ("noise::noise_over_grpc", noise::noise_over_grpc),
         ("otlp::the_opentelemetry_profilers_shape_over_http", otlp::over_http),
         ("otlp::the_opentelemetry_profilers_shape_over_grpc", otlp::over_grpc),
+        (
+            "guard::tokens_and_certificates_turn_and_nothing_is_lost",
+            guard::tokens_and_certificates_turn_and_nothing_is_lost,
+        ),
+        ("guard::up_lets_its_own_agent_in", guard::up_lets_its_own_agent_in),
         ("surroundings::port_in_use", surroundings::port_in_use),
         ("surroundings::read_only_data_directory", surroundings::read_only_data_directory),
         ("surroundings::full_disk", surroundings::full_disk),

@@ -20,7 +20,8 @@ use tonic::{
     transport::{Channel, Endpoint},
 };
 
-use super::{credentials::Credentials, pack::unpack};
+use super::{connect, credentials::Credentials, pack::unpack};
+use crate::tls::Roots;
 
 const METHOD: &str = "/opentelemetry.proto.collector.profiles.v1development.ProfilesService/Export";
 const CONNECT_WITHIN: Duration = Duration::from_secs(5);
@@ -46,13 +47,10 @@ pub(super) struct Client {
 
 /// Checks an endpoint.
 pub(super) fn endpoint(text: &str) -> Result<Endpoint, String> {
-    if text.starts_with("https://") {
-        return Err("https endpoints are not supported yet: use http, over a network that you trust".to_string());
-    }
     let url = if text.contains("://") { text.to_string() } else { format!("http://{text}") };
     let endpoint = Endpoint::from_shared(url).map_err(|e| e.to_string())?;
-    if endpoint.uri().scheme_str() != Some("http") || endpoint.uri().host().is_none() {
-        return Err("write it as http://HOST:PORT".to_string());
+    if !matches!(endpoint.uri().scheme_str(), Some("http" | "https")) || endpoint.uri().host().is_none() {
+        return Err("write it as http://HOST:PORT or https://HOST:PORT".to_string());
     }
     let agent = concat!("everflame/", env!("CARGO_PKG_VERSION"));
     let endpoint = endpoint.user_agent(agent).map_err(|e| e.to_string())?;
@@ -61,8 +59,8 @@ pub(super) fn endpoint(text: &str) -> Result<Endpoint, String> {
 
 impl Client {
     /// Connects with the first request. Needs a tokio runtime.
-    pub fn new(endpoint: &Endpoint, credentials: Credentials) -> Self {
-        Self { channel: endpoint.connect_lazy(), credentials, compression: Some(CompressionEncoding::Zstd) }
+    pub fn new(endpoint: &Endpoint, roots: Roots, credentials: Credentials) -> Self {
+        Self { channel: connect::channel(endpoint, roots), credentials, compression: Some(CompressionEncoding::Zstd) }
     }
 
     /// Sends one request (as `pack` made it; empty for none) with a report.
@@ -110,7 +108,10 @@ impl Client {
     }
 
     fn judge(&mut self, status: &Status) -> Outcome {
-        let why = format!("{:?}: {}", status.code(), status.message());
+        let why = match refused_by(status.code()) {
+            Some(what) => format!("{what} ({})", status.message()),
+            None => format!("{:?}: {}", status.code(), chain(status)),
+        };
         let after = retry_delay(status);
         match status.code() {
             // A server that cannot read this compression says so; one that is none at all
@@ -180,6 +181,20 @@ fn warning(response: ExportProfilesServiceResponse) -> Option<String> {
     let partial = response.partial_success?;
     let said = partial.rejected_profiles != 0 || !partial.error_message.is_empty();
     said.then(|| format!("{} profiles rejected: {}", partial.rejected_profiles, partial.error_message))
+}
+
+/// What a refusal of who we are means, which new credentials can mend.
+fn refused_by(code: Code) -> Option<&'static str> {
+    match code {
+        Code::Unauthenticated => Some(
+            "401: the server does not accept our token: put a valid one of role agent into the file of --token-file, \
+             which is read again by itself",
+        ),
+        Code::PermissionDenied => {
+            Some("403: the server does not let us write: give --token-file a token of role agent")
+        }
+        _ => None,
+    }
 }
 
 /// An error with its causes.
@@ -292,7 +307,8 @@ mod tests {
     fn endpoints() {
         assert_eq!(endpoint("127.0.0.1:4040").unwrap().uri(), "http://127.0.0.1:4040/");
         assert!(endpoint("http://server:4040").is_ok());
-        for bad in ["https://server", "", "http://", "http://a b", "ftp://x:1"] {
+        assert!(endpoint("https://server").is_ok());
+        for bad in ["", "http://", "http://a b", "ftp://x:1"] {
             assert!(endpoint(bad).is_err(), "{bad}");
         }
     }

@@ -5,6 +5,7 @@ pub mod batch_file;
 
 mod backoff;
 mod client;
+mod connect;
 mod credentials;
 mod files;
 mod metrics;
@@ -33,13 +34,13 @@ pub use credentials::{Authorization, Credentials, CredentialsError, Secret};
 pub use spool::{MAX_FILES, MAX_SET_ASIDE, SpoolError, SpoolLimits, SpoolUse};
 pub use symbols::{MAX_MEMORY_BYTES, MAX_QUEUED_BYTES, MAX_QUEUED_INDEXES, SymbolUploader, SymbolUploads};
 
-use crate::ledger::Ledger;
+use crate::{ledger::Ledger, tls::Roots};
 use spool::Spool;
 
 /// How to export.
 #[derive(Debug, Clone)]
 pub struct ExportConfig {
-    /// `http://HOST:PORT` of a server.
+    /// `http://HOST:PORT` or `https://HOST:PORT` of a server.
     pub endpoint: String,
     /// Directory of the spool; made if it is not there.
     pub spool: PathBuf,
@@ -47,6 +48,8 @@ pub struct ExportConfig {
     pub limits: SpoolLimits,
     /// What the server wants to see.
     pub credentials: Credentials,
+    /// Whose word about the server's identity counts, where the endpoint is https.
+    pub roots: Roots,
     /// How often a report goes out at least, with or without samples.
     pub report_every: Duration,
 }
@@ -58,6 +61,7 @@ impl Default for ExportConfig {
             spool: PathBuf::from("/var/lib/everflame/spool"),
             limits: SpoolLimits { disk_bytes: 256 << 20, memory_bytes: 64 << 20 },
             credentials: Credentials::default(),
+            roots: Roots::default(),
             report_every: Duration::from_secs(10),
         }
     }

@@ -15,11 +15,13 @@ use super::{
     credentials::Credentials,
     spool::Entry,
 };
+use crate::tls::Roots;
 
 /// Sends the batches of a spool and reports.
 pub(super) struct Sender {
     shared: Arc<Shared>,
     credentials: Credentials,
+    roots: Roots,
     report_every: Duration,
     backoff: Backoff,
     reported: Option<Instant>,
@@ -42,6 +44,7 @@ impl Sender {
         Self {
             shared,
             credentials: config.credentials.clone(),
+            roots: config.roots.clone(),
             report_every: config.report_every,
             backoff: Backoff::new(),
             reported: None,
@@ -50,7 +53,7 @@ impl Sender {
 
     /// Runs until it is told to stop; answers whether all was delivered.
     pub async fn run(mut self, endpoint: Endpoint) -> bool {
-        let mut client = Client::new(&endpoint, self.credentials.clone());
+        let mut client = Client::new(&endpoint, self.roots.clone(), self.credentials.clone());
         loop {
             let stopping = self.shared.stopping.load(Relaxed);
             if stopping && self.shared.left().is_some_and(|left| left.is_zero()) {

@@ -13,6 +13,7 @@ use std::{
 use everflame_profile::ContentId;
 
 use super::{backoff::Backoff, credentials::Credentials};
+use crate::tls::{Roots, remedy};
 
 /// Bytes of indexes that wait, on disk.
 pub const MAX_QUEUED_BYTES: u64 = 512 << 20;
@@ -89,7 +90,7 @@ enum Delivery {
 
 impl SymbolUploader {
     /// Begins to upload to `endpoint` (`http://HOST:PORT`) what is queued in `directory`.
-    pub fn start(endpoint: &str, credentials: Credentials, directory: PathBuf) -> io::Result<Self> {
+    pub fn start(endpoint: &str, credentials: Credentials, roots: Roots, directory: PathBuf) -> io::Result<Self> {
         let base = if endpoint.contains("://") { endpoint.to_string() } else { format!("http://{endpoint}") };
         let shared = Arc::new(Shared { directory, queue: Mutex::new(Queue::default()), wake: Condvar::new() });
         shared.take_over();
@@ -97,7 +98,7 @@ impl SymbolUploader {
         let base = base.trim_end_matches('/').to_string();
         let thread = std::thread::Builder::new()
             .name("everflame-symbols".to_string())
-            .spawn(move || worker.run(&base, &credentials))?;
+            .spawn(move || worker.run(&base, &credentials, &roots))?;
         Ok(Self { shared, thread: Some(thread) })
     }
 
@@ -211,19 +212,19 @@ impl Shared {
             .inspect_err(|_| drop(fs::remove_file(&temporary)))
     }
 
-    fn run(&self, base: &str, credentials: &Credentials) {
-        let agent: ureq::Agent = ureq::Agent::config_builder()
-            .http_status_as_error(false)
-            .timeout_global(Some(ANSWER_WITHIN))
-            .user_agent(concat!("everflame/", env!("CARGO_PKG_VERSION")))
-            .build()
-            .into();
+    fn run(&self, base: &str, credentials: &Credentials, roots: &Roots) {
+        let mut agent = None;
         let mut backoff = Backoff::new();
         let mut failing = false;
         while let Some((id, memory)) = self.next() {
             let read = memory.map_or_else(|| fs::read(self.path(id)).map(Arc::from), Ok);
             let outcome = match read {
-                Ok(bytes) => deliver(&agent, base, credentials, id, &bytes).map(|d| (d, bytes.len() as u64)),
+                Ok(bytes) => agent
+                    .get_or_insert_with(|| client(base, roots))
+                    .as_ref()
+                    .map_err(String::clone)
+                    .and_then(|agent| deliver(agent, base, credentials, id, &bytes))
+                    .map(|delivery| (delivery, bytes.len() as u64)),
                 Err(e) => Ok((Delivery::Refused(format!("its file cannot be read: {e}")), 0)),
             };
             let (outcome, bytes) = outcome.unwrap_or_else(|why| (Delivery::Retry(why), 0));
@@ -243,6 +244,8 @@ impl Shared {
                         tracing::warn!("symbol indexes wait: {why}");
                     }
                     queue.uploads.retries += 1;
+                    // The next attempt reads the roots anew.
+                    agent = None;
                     let pause = backoff.failed(None);
                     let waited = self.wake.wait_timeout_while(queue, pause, |queue| !queue.stopping);
                     drop(waited.unwrap_or_else(PoisonError::into_inner));
@@ -270,6 +273,25 @@ impl Shared {
     }
 }
 
+fn client(base: &str, roots: &Roots) -> Result<ureq::Agent, String> {
+    let config = ureq::Agent::config_builder()
+        .http_status_as_error(false)
+        .timeout_global(Some(ANSWER_WITHIN))
+        .user_agent(concat!("everflame/", env!("CARGO_PKG_VERSION")));
+    let config = match base.starts_with("https://") {
+        true => config.tls_config(roots.http1().map_err(|e| e.to_string())?),
+        false => config,
+    };
+    Ok(config.build().into())
+}
+
+fn failed(error: ureq::Error) -> String {
+    match remedy(&error) {
+        Some(remedy) => format!("{error}: {remedy}"),
+        None => error.to_string(),
+    }
+}
+
 /// Asks the server whether it has the index, and gives it if not.
 fn deliver(
     agent: &ureq::Agent,
@@ -286,10 +308,10 @@ fn deliver(
         head = head.header(name, value);
         put = put.header(name, value);
     }
-    if head.call().map_err(|e| e.to_string())?.status() == 200 {
+    if head.call().map_err(failed)?.status() == 200 {
         return Ok(Delivery::Known);
     }
-    let mut answer = put.send(bytes).map_err(|e| e.to_string())?;
+    let mut answer = put.send(bytes).map_err(failed)?;
     let status = answer.status().as_u16();
     let mut said = || answer.body_mut().with_config().limit(4096).read_to_string().unwrap_or_default();
     Ok(match status {

@@ -203,7 +203,7 @@ impl Account {
             }
         });
         let f = self.figures();
-        let About { instance, node, since, agent_version, kernel: release, cpus, rate } = self.about.clone();
+        let About { instance, node, since, agent_version, kernel: release, cpus, rate, project } = self.about.clone();
         let mut dropped: std::collections::BTreeMap<String, u64> =
             Reason::ALL.into_iter().map(|reason| (reason.as_str().to_string(), f.dropped[reason as usize])).collect();
         dropped.insert("ring_full".to_string(), kernel.ring_full);
@@ -217,6 +217,7 @@ impl Account {
         Report {
             instance,
             node,
+            project,
             sequence: f.report_sequence,
             since,
             agent_version,

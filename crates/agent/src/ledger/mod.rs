@@ -120,6 +120,8 @@ pub struct About {
     pub cpus: u32,
     /// Samples per second and CPU.
     pub rate: u32,
+    /// The project that its samples are sent under.
+    pub project: String,
 }
 
 /// A new name for one run of an agent, unique without coordination.

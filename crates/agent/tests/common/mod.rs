@@ -235,6 +235,7 @@ pub fn config(address: SocketAddr, spool: &Path) -> ExportConfig {
         limits: SpoolLimits { disk_bytes: 64 << 20, memory_bytes: 1 << 20 },
         credentials: Credentials::default(),
         report_every: Duration::from_millis(100),
+        roots: Default::default(),
     }
 }
 

@@ -3,15 +3,13 @@
 mod machine;
 mod others;
 mod rights;
+mod server;
 
 use std::{io::Write, process::ExitCode};
 
 use serde::Serialize;
 
-use crate::{
-    client::Client,
-    options::{DoctorOptions, Output},
-};
+use crate::options::{DoctorOptions, Output};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -52,7 +50,7 @@ pub fn run(options: DoctorOptions) -> anyhow::Result<ExitCode> {
     checks.extend([machine::pid_namespace(), machine::kernel_symbols(), machine::bpffs(), machine::memory_limit()]);
     checks.extend([others::other_samplers(), machine::sampler()]);
     if let Some(server) = &options.server {
-        checks.push(server_ready(server));
+        checks.extend(server::checks(server, &options.credentials));
     }
     let mut out = std::io::stdout().lock();
     match options.output {
@@ -73,11 +71,4 @@ pub fn run(options: DoctorOptions) -> anyhow::Result<ExitCode> {
     }
     let failed = checks.iter().any(|check| check.status == Status::Fail);
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
-}
-
-fn server_ready(server: &str) -> Check {
-    match Client::new(server, None).and_then(|client| client.get("/readyz", &[])) {
-        Ok(_) => Check::ok("server", format!("{server} is ready")),
-        Err(e) => Check::fail("server", format!("{e:#}"), "start `everflame server` or correct --server"),
-    }
 }

@@ -87,7 +87,7 @@ fn json_in(recording: &Recording, dir: &Path) -> anyhow::Result<Vec<u8>> {
     let store = Embedded::open(everflame_store::Options::new(dir.join("store")))?;
     let symbols = Symbols::open(&dir.join("symbols"), Limits::default())?;
     for (id, index) in &recording.indexes {
-        if let Err(e) = symbols.put(&id.to_string(), index) {
+        if let Err(e) = symbols.put(&id.to_string(), index, false) {
             tracing::warn!("the symbol index of {id} is not taken: {}", e.message);
         }
     }

@@ -17,10 +17,7 @@ use prost::Message;
 use tonic::{Code, Status};
 
 use super::{body::Encoding, report};
-use crate::{
-    app::App,
-    web::error::{ApiError, RETRY_AFTER_SECONDS},
-};
+use crate::{access::Caller, app::App, web::error::ApiError};
 
 /// Path of the method.
 pub const EXPORT: &str = "/opentelemetry.proto.collector.profiles.v1development.ProfilesService/Export";
@@ -28,9 +25,9 @@ pub const EXPORT: &str = "/opentelemetry.proto.collector.profiles.v1development.
 const PREFIX: usize = 5;
 
 /// Takes one request.
-pub async fn export(State(app): State<Arc<App>>, request: Request) -> Response<Body> {
+pub async fn export(State(app): State<Arc<App>>, caller: Caller, request: Request) -> Response<Body> {
     let (parts, body) = request.into_parts();
-    match take(&app, &parts.headers, body).await {
+    match take(&app, &caller, &parts.headers, body).await {
         Ok(message) => success(message),
         Err(error) => refusal(&error),
     }
@@ -54,14 +51,14 @@ pub fn refusal(error: &ApiError) -> Response<Body> {
         _ => Code::Internal,
     };
     let status = if error.retryable() {
-        Status::with_details(code, error.message.clone(), retry_details(code, &error.message))
+        Status::with_details(code, error.message.clone(), retry_details(code, error))
     } else {
         Status::new(code, error.message.clone())
     };
     status.into_http()
 }
 
-async fn take(app: &Arc<App>, headers: &HeaderMap, body: Body) -> Result<Vec<u8>, ApiError> {
+async fn take(app: &Arc<App>, caller: &Caller, headers: &HeaderMap, body: Body) -> Result<Vec<u8>, ApiError> {
     if !is_grpc(headers) {
         return Err(ApiError::unsupported_media_type("this method speaks gRPC: send content type application/grpc"));
     }
@@ -73,7 +70,7 @@ async fn take(app: &Arc<App>, headers: &HeaderMap, body: Body) -> Result<Vec<u8>
     let encoding = if compressed { Encoding::parse(named.as_deref().unwrap_or(""))? } else { Encoding::Identity };
     let mut bytes = held.take();
     bytes.drain(..PREFIX);
-    Ok(app.ingest(bytes, encoding, report).await?.encode_to_vec())
+    Ok(app.ingest(caller, bytes, encoding, report).await?.encode_to_vec())
 }
 
 /// Checks that a body is exactly one message, and answers whether it is compressed.
@@ -116,7 +113,7 @@ fn success(message: Vec<u8>) -> Response<Body> {
 }
 
 /// `google.rpc.Status` with a `google.rpc.RetryInfo`, by their published definitions.
-fn retry_details(code: Code, message: &str) -> Bytes {
+fn retry_details(code: Code, error: &ApiError) -> Bytes {
     #[derive(Message)]
     struct Details {
         #[prost(int32, tag = "1")]
@@ -143,8 +140,8 @@ fn retry_details(code: Code, message: &str) -> Bytes {
         #[prost(int64, tag = "1")]
         seconds: i64,
     }
-    let retry = RetryInfo { retry_delay: Some(Delay { seconds: i64::from(RETRY_AFTER_SECONDS) }) };
+    let retry = RetryInfo { retry_delay: Some(Delay { seconds: i64::from(error.retry_seconds) }) };
     let any = Any { type_url: "type.googleapis.com/google.rpc.RetryInfo".to_owned(), value: retry.encode_to_vec() };
-    let details = Details { code: code as i32, message: message.to_owned(), details: vec![any] };
+    let details = Details { code: code as i32, message: error.message.clone(), details: vec![any] };
     details.encode_to_vec().into()
 }

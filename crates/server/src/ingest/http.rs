@@ -10,18 +10,18 @@ use axum::{
 use prost::Message;
 
 use super::{body::Encoding, report};
-use crate::{app::App, web::error::ApiError};
+use crate::{access::Caller, app::App, web::error::ApiError};
 
 const PROTOBUF: &str = "application/x-protobuf";
 
 /// Takes one request.
-pub async fn export(State(app): State<Arc<App>>, request: Request) -> Result<Response<Body>, ApiError> {
+pub async fn export(State(app): State<Arc<App>>, caller: Caller, request: Request) -> Result<Response<Body>, ApiError> {
     let (parts, body) = request.into_parts();
     is_protobuf(&parts.headers)?;
     let encoding = Encoding::of(&parts.headers)?;
     let report = report(&parts.headers)?;
     let mut held = app.budget.read(body, &parts.headers, app.config.max_request_bytes).await?;
-    let answer = app.ingest(held.take(), encoding, report).await?;
+    let answer = app.ingest(&caller, held.take(), encoding, report).await?;
     let mut response = Response::new(Body::from(answer.encode_to_vec()));
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(PROTOBUF));
     Ok(response)

@@ -8,13 +8,18 @@ use std::sync::{Arc, atomic::Ordering};
 
 use ::http::HeaderMap;
 use everflame_profile::{Report, otlp, report::REPORT_HEADER};
-use everflame_store::{Append, Appended};
+use everflame_store::{Append, Appended, Store};
 use opentelemetry_proto::tonic::collector::profiles::v1development::{
     ExportProfilesPartialSuccess, ExportProfilesServiceResponse,
 };
 
 use self::body::Encoding;
-use crate::{app::App, query::time, web::error::ApiError};
+use crate::{
+    access::{Caller, Scoped},
+    app::App,
+    query::time,
+    web::error::ApiError,
+};
 
 /// Longest value of the header `everflame-report`.
 pub const MAX_REPORT_BYTES: usize = 16 << 10;
@@ -49,15 +54,16 @@ impl App {
     /// Decodes and stores what one request carried.
     pub async fn ingest(
         self: &Arc<Self>,
+        caller: &Caller,
         bytes: Vec<u8>,
         encoding: Encoding,
         report: Option<Report>,
     ) -> Result<ExportProfilesServiceResponse, ApiError> {
-        let app = self.clone();
+        let (app, store) = (self.clone(), self.store(caller));
         let counters = &self.metrics.ingest;
         counters.requests.fetch_add(1, Ordering::Relaxed);
         counters.bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
-        let outcome = self.ingest_lane.run(move || app.store_request(bytes, encoding, report)).await;
+        let outcome = self.ingest_lane.run(move || app.store_request(&store, bytes, encoding, report)).await;
         if outcome.is_err() {
             counters.refused.fetch_add(1, Ordering::Relaxed);
         }
@@ -66,6 +72,7 @@ impl App {
 
     fn store_request(
         &self,
+        store: &Scoped,
         bytes: Vec<u8>,
         encoding: Encoding,
         report: Option<Report>,
@@ -75,7 +82,7 @@ impl App {
         let mut decoded = otlp::decode_bytes(&plain, &limits)
             .map_err(|e| ApiError::bad_request(format!("the body is not an OTLP profiles request: {e}")))?;
         drop(plain);
-        let appended = self.store.take(Append {
+        let appended = store.take(Append {
             batch: std::mem::take(&mut decoded.batch),
             invalid: decoded.rejected_samples,
             report,

@@ -1,6 +1,6 @@
 //! `GET /api/v1/nodes` and `/api/v1/types`: who sends, and what.
 
-use everflame_store::Store;
+use everflame_store::{Selector, Store};
 use serde_json::{Value, json};
 
 use super::json::{Unit, seconds};
@@ -36,7 +36,7 @@ pub fn answer(store: &dyn Store) -> Result<Vec<u8>, ApiError> {
 
 /// Sample types that are stored, with the unit of their values in answers. Blocks.
 pub fn types(store: &dyn Store) -> Result<Vec<u8>, ApiError> {
-    let types: Vec<Value> = (store.types()?.iter())
+    let types: Vec<Value> = (store.types(&Selector::default())?.iter())
         .map(|stored| json!({"type": stored.name.as_ref(), "unit": Unit::of(&stored.unit).as_str()}))
         .collect();
     Ok(json!({ "types": types }).to_string().into_bytes())

@@ -3,11 +3,12 @@
 use axum::http::Uri;
 use everflame_profile::ContentId;
 use everflame_store::{Selection, Store};
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 use serde_json::{Value, json};
 
 use super::{covered, params::Params};
 use crate::{
+    access::Scoped,
     symbols::{Executable, Symbols},
     web::error::ApiError,
 };
@@ -18,8 +19,9 @@ pub fn request(uri: &Uri) -> Result<Selection, ApiError> {
 }
 
 /// Answers from the store and the symbol directory. `samples` counts those whose
-/// innermost frame is in the executable. Blocks.
-pub fn answer(store: &dyn Store, symbols: &Symbols, selection: &Selection) -> Result<Vec<u8>, ApiError> {
+/// innermost frame is in the executable. Whoever sees one project only is told of those
+/// executables only that the project's selected stacks pass through. Blocks.
+pub fn answer(store: &Scoped, symbols: &Symbols, selection: &Selection) -> Result<Vec<u8>, ApiError> {
     let sums = store.stacks(selection, &[])?;
     let mut by_content: FxHashMap<ContentId, u64> = FxHashMap::default();
     for sum in &sums.sums {
@@ -28,7 +30,13 @@ pub fn answer(store: &dyn Store, symbols: &Symbols, selection: &Selection) -> Re
             *by_content.entry(id).or_default() += sum.samples;
         }
     }
+    let seen = store.project().map(|_| {
+        let contents = sums.frames.iter().filter_map(|frame| frame.mapping.as_ref()?.content_id);
+        contents.collect::<FxHashSet<ContentId>>()
+    });
+    let shown = |id: &ContentId| seen.as_ref().is_none_or(|seen| seen.contains(id));
     let mut list: Vec<(u64, Executable)> = (symbols.list().into_iter())
+        .filter(|executable| shown(&executable.content_id))
         .map(|executable| (by_content.get(&executable.content_id).copied().unwrap_or(0), executable))
         .collect();
     list.sort_by_key(|(samples, _)| std::cmp::Reverse(*samples));

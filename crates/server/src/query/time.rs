@@ -32,6 +32,11 @@ pub fn parse(text: &str, now: i64) -> Result<i64, String> {
         .map_err(|_| format!("\"{text}\" is out of range: use a time from 1677 to 2262"))
 }
 
+/// Unix seconds in RFC 3339.
+pub fn written(seconds: i64) -> String {
+    Timestamp::from_second(seconds).map_or_else(|_| seconds.to_string(), |stamp| stamp.to_string())
+}
+
 /// Nanoseconds of a span such as `15m` or `30s`; a bare number is seconds.
 pub fn duration(text: &str) -> Result<i64, String> {
     let wrong = || format!("\"{text}\" is not a duration: use a whole number with s, m, h, d or w, such as 30s");

@@ -167,8 +167,8 @@ impl Symbols {
     }
 
     /// Stores an index under the id it was put under: its content id (an agent) or its
-    /// build id (an operator). Blocks.
-    pub fn put(&self, id: &str, bytes: &[u8]) -> Result<Put, ApiError> {
+    /// build id (an operator, who must be one: `may_vouch`). Blocks.
+    pub fn put(&self, id: &str, bytes: &[u8], may_vouch: bool) -> Result<Put, ApiError> {
         let index = Index::parse(bytes).map_err(|e| {
             self.counters.refused.fetch_add(1, Ordering::Relaxed);
             ApiError::invalid(format!("this is not a symbol index: {e}"))
@@ -185,6 +185,12 @@ impl Symbols {
                 index.build_id()
             )));
         };
+        if source == Source::Operator && !may_vouch {
+            self.counters.refused.fetch_add(1, Ordering::Relaxed);
+            return Err(ApiError::forbidden(
+                "an index under a build id gives names to every project: use a token of role admin",
+            ));
+        }
         let quality = (source, index.named(), index.functions());
         let same_content = self.find(content_id);
         // An operator's speaks for all that have the build id: a stripped file does not take the

@@ -1,12 +1,16 @@
 //! The one error shape of the API: a status, a code that programs read, and a
 //! message that tells a person what to do.
 
+use std::time::Duration;
+
 use axum::{
     body::Body,
-    http::{HeaderValue, Response, StatusCode, header},
+    http::{HeaderMap, HeaderValue, Response, StatusCode, header},
     response::IntoResponse,
 };
 use everflame_store::StoreError;
+
+use crate::ingest::grpc;
 
 /// Seconds after which a refused sender should try again.
 pub const RETRY_AFTER_SECONDS: u32 = 1;
@@ -21,11 +25,13 @@ pub struct ApiError {
     pub code: &'static str,
     /// What is wrong and what to do.
     pub message: String,
+    /// Seconds after which it may be tried again, where it may.
+    pub retry_seconds: u32,
 }
 
 impl ApiError {
     fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
-        Self { status, code, message: message.into() }
+        Self { status, code, message: message.into(), retry_seconds: RETRY_AFTER_SECONDS }
     }
 
     /// 400: the request is not well formed.
@@ -33,7 +39,12 @@ impl ApiError {
         Self::new(StatusCode::BAD_REQUEST, "bad_request", message)
     }
 
-    /// 403: not from here.
+    /// 401: nobody knows who calls.
+    pub fn unauthorized(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, "unauthorized", message)
+    }
+
+    /// 403: not from here, or not with these rights.
     pub fn forbidden(message: impl Into<String>) -> Self {
         Self::new(StatusCode::FORBIDDEN, "forbidden", message)
     }
@@ -88,6 +99,17 @@ impl ApiError {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", message)
     }
 
+    /// The same, to be tried again after a while, which the message says as well.
+    pub fn retry_after(self, wait: Duration) -> Self {
+        let retry_seconds = u32::try_from(wait.as_secs()).unwrap_or(u32::MAX).saturating_add(1);
+        Self { message: format!("{}: try again in {retry_seconds} s", self.message), retry_seconds, ..self }
+    }
+
+    /// The answer in the form that the request speaks.
+    pub fn answer(self, headers: &HeaderMap) -> Response<Body> {
+        if grpc::is_grpc(headers) { grpc::refusal(&self) } else { self.into_response() }
+    }
+
     /// Whether the same request may succeed later.
     pub fn retryable(&self) -> bool {
         matches!(self.status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE)
@@ -112,7 +134,10 @@ impl IntoResponse for ApiError {
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         if self.retryable() {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER_SECONDS));
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(self.retry_seconds));
+        }
+        if self.status == StatusCode::UNAUTHORIZED {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"everflame\""));
         }
         response
     }

@@ -5,6 +5,7 @@
 use std::{
     net::{IpAddr, SocketAddr},
     sync::{Arc, atomic::Ordering},
+    time::Duration,
 };
 
 use axum::{
@@ -12,26 +13,30 @@ use axum::{
     extract::{Request, State},
     http::{HeaderValue, Response, Uri, header, uri::Authority},
     middleware::Next,
-    response::IntoResponse,
 };
 
 use super::error::ApiError;
-use crate::{app::App, ingest::grpc, listen::LocalAddr};
+use crate::{
+    app::App,
+    listen::{LocalAddr, PeerAddr},
+};
 
 /// The names of a server.
 #[derive(Debug, Clone)]
 pub struct Guard {
     listen: SocketAddr,
+    /// The port that is meant where none is said.
+    default_port: u16,
     configured: Vec<(String, Option<u16>)>,
 }
 
 impl Guard {
     /// The names of a listener, and those that were configured; an error is the one
     /// that is no name.
-    pub fn new(listen: SocketAddr, configured: &[String]) -> Result<Self, String> {
+    pub fn new(listen: SocketAddr, configured: &[String], tls: bool) -> Result<Self, String> {
         let configured =
             (configured.iter()).map(|name| split(name).ok_or_else(|| name.clone())).collect::<Result<Vec<_>, _>>()?;
-        Ok(Self { listen, configured })
+        Ok(Self { listen, default_port: if tls { 443 } else { 80 }, configured })
     }
 
     /// Checks the names that a request bears.
@@ -43,7 +48,7 @@ impl Guard {
         for host in headers.get_all(header::HOST).iter().map(HeaderValue::to_str).chain(authority.map(Ok)) {
             named = true;
             let host = host.unwrap_or("");
-            if !split(host).is_some_and(|(name, port)| self.is_own(&name, port.unwrap_or(80), local)) {
+            if !split(host).is_some_and(|(name, port)| self.is_own(&name, port.unwrap_or(self.default_port), local)) {
                 return Err(refused("Host", host));
             }
         }
@@ -86,11 +91,18 @@ impl Guard {
     }
 }
 
-/// Lets only own names through.
+/// Lets only own names through, and nobody too often.
 pub async fn guard(State(app): State<Arc<App>>, request: Request, next: Next) -> Response<Body> {
-    let Err(error) = app.guard.check(&request) else { return next.run(request).await };
-    app.metrics.refused_names.fetch_add(1, Ordering::Relaxed);
-    if grpc::is_grpc(request.headers()) { grpc::refusal(&error) } else { error.into_response() }
+    if let Err(error) = app.guard.check(&request) {
+        app.metrics.refused_names.fetch_add(1, Ordering::Relaxed);
+        return error.answer(request.headers());
+    }
+    let slow = |wait: Duration| ApiError::busy("this address asks too often").retry_after(wait);
+    let address = request.extensions().get::<PeerAddr>().map(|peer| peer.0.ip().to_canonical());
+    match address.map_or(Ok(()), |address| app.access.addresses.take(address)) {
+        Ok(()) => next.run(request).await,
+        Err(wait) => slow(wait).answer(request.headers()),
+    }
 }
 
 /// `NAME` or `NAME:PORT`, the name in lower case.
@@ -120,7 +132,7 @@ mod tests {
 
     fn guard() -> Guard {
         let configured = ["Profiles.example:8443".to_owned(), "inside.example".to_owned()];
-        Guard::new("0.0.0.0:4040".parse().expect("an address"), &configured).expect("names")
+        Guard::new("0.0.0.0:4040".parse().expect("an address"), &configured, false).expect("names")
     }
 
     fn host(name: &str) -> bool {

@@ -10,7 +10,7 @@ use everflame_store::StoreStats;
 use crate::app::App;
 
 /// Statuses that are counted on their own; index 0 is all others.
-const STATUSES: [u16; 16] = [0, 200, 201, 400, 403, 404, 405, 408, 409, 413, 415, 422, 429, 500, 503, 304];
+const STATUSES: [u16; 17] = [0, 200, 201, 400, 401, 403, 404, 405, 408, 409, 413, 415, 422, 429, 500, 503, 304];
 
 /// Counters of ingest.
 #[derive(Debug, Default)]
@@ -44,6 +44,10 @@ pub struct Metrics {
     pub ingest: IngestCounters,
     /// Requests refused because of the name they bore.
     pub refused_names: AtomicU64,
+    /// Requests refused because of who made them.
+    pub refused_callers: AtomicU64,
+    /// Connections whose TLS handshake failed.
+    pub failed_handshakes: AtomicU64,
     responses: [AtomicU64; STATUSES.len()],
 }
 
@@ -72,6 +76,8 @@ pub fn write(app: &App) -> String {
     }
     text.counter("everflame_refused_names_total", "Requests whose Host or Origin is not ours.", &metrics.refused_names);
 
+    access(&mut text, app);
+
     let ingest = &metrics.ingest;
     text.counter("everflame_ingest_requests_total", "Ingest requests.", &ingest.requests);
     text.counter("everflame_ingest_refused_total", "Ingest requests of which nothing was stored.", &ingest.refused);
@@ -97,7 +103,7 @@ pub fn write(app: &App) -> String {
         text.sample(name, &format!("{{lane=\"{lane}\"}}"), refused.load(Ordering::Relaxed));
     }
 
-    store(&mut text, &app.store.stats());
+    store(&mut text, &app.whole_store.stats());
 
     let counters = &app.symbols.counters;
     let ((bytes, files), (mapped_bytes, mapped)) = (app.symbols.stored(), app.symbols.mapped());
@@ -139,6 +145,39 @@ fn store(text: &mut Text, stats: &StoreStats) {
     for (name, help, value) in counters {
         text.head(name, "counter", help);
         text.sample(name, "", value);
+    }
+}
+
+/// Who was let in and who was not; no token and no address is told.
+fn access(text: &mut Text, app: &App) {
+    let access = &app.access;
+    text.counter("everflame_refused_callers_total", "Requests without a right to them.", &app.metrics.refused_callers);
+    let name = "everflame_refused_rate_total";
+    text.head(name, "counter", "Requests refused because there were too many, by what was counted.");
+    let refused = [
+        ("address", &access.addresses.refused),
+        ("token", &access.callers.refused),
+        ("failed_login", &access.failures.refused),
+    ];
+    for (what, counter) in refused {
+        text.sample(name, &format!("{{counted=\"{what}\"}}"), counter.load(Ordering::Relaxed));
+    }
+    let name = "everflame_shared_buckets_total";
+    text.head(name, "counter", "Requests counted in a shared bucket, since the table of buckets was full.");
+    for (what, counter) in [("address", &access.addresses.shared), ("token", &access.callers.shared)] {
+        text.sample(name, &format!("{{counted=\"{what}\"}}"), counter.load(Ordering::Relaxed));
+    }
+    text.gauge("everflame_tokens", "Tokens.", access.tokens.list().len() as u64);
+    text.counter("everflame_tokens_unreadable_total", "Times the tokens could not be read.", &access.tokens.unreadable);
+    text.gauge("everflame_sessions", "Sessions of browsers.", access.sessions.len() as u64);
+    text.counter("everflame_sessions_evicted_total", "Sessions ended by the limit.", &access.sessions.evicted);
+    let help = "Connections whose TLS handshake failed.";
+    text.counter("everflame_tls_failed_handshakes_total", help, &app.metrics.failed_handshakes);
+    if let Some(tls) = &app.tls {
+        let help = "Times that certificate and key were read anew.";
+        text.counter("everflame_tls_reloads_total", help, &tls.certificate().reloads);
+        let help = "Times that a new certificate or key could not be used.";
+        text.counter("everflame_tls_failed_reloads_total", help, &tls.certificate().failures);
     }
 }
 

@@ -1,6 +1,7 @@
 //! The routes of the one port, as a table that the checked-in OpenAPI document is
 //! tested against, and what stands around every request.
 
+mod account;
 pub mod error;
 pub mod guard;
 pub mod metrics;
@@ -16,17 +17,18 @@ use axum::{
     http::{HeaderName, HeaderValue, Response, header},
     middleware::{self, Next},
     response::IntoResponse,
-    routing::{MethodRouter, get, head, post, put},
+    routing::{MethodRouter, delete, get, head, post, put},
 };
 
 use self::error::ApiError;
 use crate::{
+    access::{self, Needs},
     app::App,
     ingest::{grpc, http},
 };
 
-/// A route: method, path (parameters in braces), and what answers.
-type Route = (&'static str, &'static str, MethodRouter<Arc<App>>);
+/// A route: method, path (parameters in braces), whom it is for, and what answers.
+type Route = (&'static str, &'static str, Needs, MethodRouter<Arc<App>>);
 
 /// Path of OTLP over HTTP.
 const OTLP_HTTP: &str = "/v1development/profiles";
@@ -41,37 +43,45 @@ const ALWAYS: [(HeaderName, &str); 4] = [
 
 fn routes() -> Vec<Route> {
     vec![
-        ("GET", "/api/v1/flamegraph", get(pages::flamegraph)),
-        ("GET", "/api/v1/top", get(pages::top)),
-        ("GET", "/api/v1/series", get(pages::series)),
-        ("GET", "/api/v1/diff", get(pages::diff)),
-        ("GET", "/api/v1/types", get(pages::types)),
-        ("GET", "/api/v1/labels", get(pages::labels)),
-        ("GET", "/api/v1/labels/{name}/values", get(pages::label_values)),
-        ("GET", "/api/v1/processes", get(pages::processes)),
-        ("GET", "/api/v1/nodes", get(pages::nodes)),
-        ("GET", "/api/v1/accounting", get(pages::accounting)),
-        ("GET", "/api/v1/symbols", get(pages::symbols)),
-        ("PUT", "/api/v1/symbols/{id}", put(pages::put_symbols)),
-        ("HEAD", "/api/v1/symbols/{id}", head(pages::symbol)),
-        ("GET", "/api/v1/symbols/{id}", get(pages::symbol)),
-        ("POST", OTLP_HTTP, post(http::export)),
-        ("POST", grpc::EXPORT, post(grpc::export)),
-        ("GET", "/metrics", get(pages::metrics)),
-        ("GET", "/healthz", get(pages::healthz)),
-        ("GET", "/readyz", get(pages::readyz)),
+        ("GET", "/api/v1/flamegraph", Needs::Reader, get(pages::flamegraph)),
+        ("GET", "/api/v1/top", Needs::Reader, get(pages::top)),
+        ("GET", "/api/v1/series", Needs::Reader, get(pages::series)),
+        ("GET", "/api/v1/diff", Needs::Reader, get(pages::diff)),
+        ("GET", "/api/v1/types", Needs::Reader, get(pages::types)),
+        ("GET", "/api/v1/labels", Needs::Reader, get(pages::labels)),
+        ("GET", "/api/v1/labels/{name}/values", Needs::Reader, get(pages::label_values)),
+        ("GET", "/api/v1/processes", Needs::Reader, get(pages::processes)),
+        ("GET", "/api/v1/nodes", Needs::Reader, get(pages::nodes)),
+        ("GET", "/api/v1/accounting", Needs::Reader, get(pages::accounting)),
+        ("GET", "/api/v1/symbols", Needs::Reader, get(pages::symbols)),
+        ("PUT", "/api/v1/symbols/{id}", Needs::Writer, put(pages::put_symbols)),
+        ("HEAD", "/api/v1/symbols/{id}", Needs::Index, head(pages::symbol)),
+        ("GET", "/api/v1/symbols/{id}", Needs::Index, get(pages::symbol)),
+        ("POST", OTLP_HTTP, Needs::Writer, post(http::export)),
+        ("POST", grpc::EXPORT, Needs::Writer, post(grpc::export)),
+        ("GET", "/api/v1/session", Needs::Token, get(account::session)),
+        ("POST", "/api/v1/session", Needs::Nothing, post(account::log_in)),
+        ("DELETE", "/api/v1/session", Needs::Nothing, delete(account::log_out)),
+        ("GET", "/api/v1/tokens", Needs::Admin, get(account::tokens)),
+        ("POST", "/api/v1/tokens", Needs::Admin, post(account::create)),
+        ("POST", "/api/v1/tokens/{id}/rotate", Needs::Admin, post(account::rotate)),
+        ("DELETE", "/api/v1/tokens/{id}", Needs::Admin, delete(account::revoke)),
+        ("GET", "/metrics", Needs::Figures, get(pages::metrics)),
+        ("GET", "/healthz", Needs::Nothing, get(pages::healthz)),
+        ("GET", "/readyz", Needs::Nothing, get(pages::readyz)),
     ]
 }
 
 /// Methods and paths of all routes but the web application's files.
 pub fn route_names() -> Vec<(&'static str, &'static str)> {
-    routes().into_iter().map(|(method, path, _)| (method, path)).collect()
+    routes().into_iter().map(|(method, path, ..)| (method, path)).collect()
 }
 
 /// The whole port.
 pub fn router(app: Arc<App>) -> Router {
     let mut router = Router::new();
-    for (method, path, answer) in routes() {
+    for (method, path, needs, answer) in routes() {
+        let answer = answer.route_layer(middleware::from_fn_with_state((app.clone(), needs), access::check));
         // A GET route answers HEAD as well.
         if method != "HEAD" {
             router = router.route(path, answer);

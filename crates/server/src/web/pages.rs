@@ -8,8 +8,11 @@ use axum::{
     http::{HeaderValue, Response, StatusCode, Uri, header},
 };
 
+use everflame_store::Selector;
+
 use super::{error::ApiError, metrics as counters};
 use crate::{
+    access::{Caller, Role},
     app::App,
     ingest::body::{self, Encoding},
     query::{
@@ -25,87 +28,89 @@ type Shared = State<Arc<App>>;
 type Named = Result<Path<String>, PathRejection>;
 
 /// The tree of a flame graph.
-pub async fn flamegraph(State(app): Shared, uri: Uri) -> Answer {
+pub async fn flamegraph(State(app): Shared, caller: Caller, uri: Uri) -> Answer {
     let request = flame::Request::new(&uri)?;
-    app.query(move |app| request.answer(&*app.store, &app.symbols)).await.map(json)
+    app.query(&caller, move |app, store| request.answer(store, &app.symbols)).await.map(json)
 }
 
 /// Top functions, files or mappings.
-pub async fn top(State(app): Shared, uri: Uri) -> Answer {
+pub async fn top(State(app): Shared, caller: Caller, uri: Uri) -> Answer {
     let request = table::Request::new(&uri)?;
-    app.query(move |app| request.answer(&*app.store, &app.symbols)).await.map(json)
+    app.query(&caller, move |app, store| request.answer(store, &app.symbols)).await.map(json)
 }
 
 /// Two selections in one tree.
-pub async fn diff(State(app): Shared, uri: Uri) -> Answer {
+pub async fn diff(State(app): Shared, caller: Caller, uri: Uri) -> Answer {
     let request = difference::Request::new(&uri)?;
-    app.query(move |app| request.answer(&*app.store, &app.symbols)).await.map(json)
+    app.query(&caller, move |app, store| request.answer(store, &app.symbols)).await.map(json)
 }
 
 /// Sums by time.
-pub async fn series(State(app): Shared, uri: Uri) -> Answer {
+pub async fn series(State(app): Shared, caller: Caller, uri: Uri) -> Answer {
     let request = time_series::Request::new(&uri)?;
-    app.query(move |app| request.answer(&*app.store)).await.map(json)
+    app.query(&caller, move |_, store| request.answer(store)).await.map(json)
 }
 
 /// Sample types.
-pub async fn types(State(app): Shared) -> Answer {
-    app.query(|app| agents::types(&*app.store)).await.map(json)
+pub async fn types(State(app): Shared, caller: Caller) -> Answer {
+    app.query(&caller, |_, store| agents::types(store)).await.map(json)
 }
 
 /// Names of labels.
-pub async fn labels(State(app): Shared, uri: Uri) -> Answer {
+pub async fn labels(State(app): Shared, caller: Caller, uri: Uri) -> Answer {
     let request = label::Names::new(&uri)?;
-    app.query(move |app| request.answer(&*app.store)).await.map(json)
+    app.query(&caller, move |_, store| request.answer(store)).await.map(json)
 }
 
 /// Values of a label.
-pub async fn label_values(State(app): Shared, name: Named, uri: Uri) -> Answer {
+pub async fn label_values(State(app): Shared, caller: Caller, name: Named, uri: Uri) -> Answer {
     let Path(name) = name.map_err(not_text)?;
     let request = label::Values::new(&name, &uri)?;
-    app.query(move |app| request.answer(&*app.store)).await.map(json)
+    app.query(&caller, move |_, store| request.answer(store)).await.map(json)
 }
 
 /// Processes.
-pub async fn processes(State(app): Shared, uri: Uri) -> Answer {
+pub async fn processes(State(app): Shared, caller: Caller, uri: Uri) -> Answer {
     let selection = process::request(&uri)?;
-    app.query(move |app| process::answer(&*app.store, &selection)).await.map(json)
+    app.query(&caller, move |_, store| process::answer(store, &selection)).await.map(json)
 }
 
 /// Agents.
-pub async fn nodes(State(app): Shared) -> Answer {
-    app.query(|app| agents::answer(&*app.store)).await.map(json)
+pub async fn nodes(State(app): Shared, caller: Caller) -> Answer {
+    app.query(&caller, |_, store| agents::answer(store)).await.map(json)
 }
 
 /// Where every sample is.
-pub async fn accounting(State(app): Shared) -> Answer {
-    app.query(|app| accounts::answer(&*app.store)).await.map(json)
+pub async fn accounting(State(app): Shared, caller: Caller) -> Answer {
+    app.query(&caller, |_, store| accounts::answer(store)).await.map(json)
 }
 
 /// Executables with an index.
-pub async fn symbols(State(app): Shared, uri: Uri) -> Answer {
+pub async fn symbols(State(app): Shared, caller: Caller, uri: Uri) -> Answer {
     let selection = executables::request(&uri)?;
-    app.query(move |app| executables::answer(&*app.store, &app.symbols, &selection)).await.map(json)
+    app.query(&caller, move |app, store| executables::answer(store, &app.symbols, &selection)).await.map(json)
 }
 
 /// One executable.
-pub async fn symbol(State(app): Shared, id: Named) -> Answer {
+pub async fn symbol(State(app): Shared, caller: Caller, id: Named) -> Answer {
     let Path(id) = id.map_err(not_text)?;
-    let found = app.query(move |app| Ok(app.symbols.get(&id))).await?;
+    let found = app.query(&caller, move |app, _| Ok(app.symbols.get(&id))).await?;
     let found = found.ok_or_else(|| ApiError::not_found("no index of this executable: PUT one here"))?;
     Ok(json(executables::about(&found).to_string().into_bytes()))
 }
 
 /// Takes an index.
-pub async fn put_symbols(State(app): Shared, id: Named, request: Request) -> Answer {
+pub async fn put_symbols(State(app): Shared, caller: Caller, id: Named, request: Request) -> Answer {
     let Path(id) = id.map_err(not_text)?;
     let (parts, body) = request.into_parts();
     let encoding = Encoding::of(&parts.headers)?;
     let mut held = app.budget.read(body, &parts.headers, MAX_INDEX_BYTES).await?;
     let bytes = held.take();
-    let put = app.query(move |app| {
+    // Names under a build id are believed for the whole fleet.
+    let may_vouch = caller.role == Role::Admin;
+    let put = app.query(&caller, move |app, _| {
         let bytes = body::decompress(bytes, encoding, MAX_INDEX_BYTES)?;
-        app.symbols.put(&id, &bytes)
+        app.symbols.put(&id, &bytes, may_vouch)
     });
     match put.await? {
         Put::Created => {
@@ -125,7 +130,7 @@ pub async fn healthz() -> &'static str {
 /// Whether ingest and queries work.
 pub async fn readyz(State(app): Shared) -> Result<&'static str, ApiError> {
     let probed = app.clone();
-    app.probe_lane.run(move || Ok(probed.store.types()?)).await?;
+    app.probe_lane.run(move || Ok(probed.whole_store.types(&Selector::default())?)).await?;
     Ok("ready\n")
 }
 
@@ -143,7 +148,8 @@ fn not_text(rejection: PathRejection) -> ApiError {
     ApiError::bad_request(format!("the path cannot be read: {rejection}: send UTF-8, percent-encoded"))
 }
 
-fn json(bytes: Vec<u8>) -> Response<Body> {
+/// An answer in JSON.
+pub fn json(bytes: Vec<u8>) -> Response<Body> {
     let mut response = Response::new(Body::from(bytes));
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use everflame_profile::{Completeness, Frame, FrameKind, Line, Mapping};
 use everflame_server::symbols::Symbols;
 use everflame_store::{
-    Accounting, Append, Appended, Covered, LabelValue, NodeInfo, ProcessInfo, Selection, SeriesSums, StackSum,
-    StackSums, Store, StoreError, StoreStats, TrieNode, TypeInfo,
+    Accounting, Append, Appended, Covered, LabelValue, NodeInfo, ProcessInfo, Selection, Selector, SeriesSums,
+    StackSum, StackSums, Store, StoreError, StoreStats, TrieNode, TypeInfo,
 };
 use serde_json::Value;
 
@@ -138,7 +138,7 @@ impl Store for Fixed {
         Ok(Default::default())
     }
 
-    fn types(&self) -> Result<Vec<TypeInfo>, StoreError> {
+    fn types(&self, _: &Selector) -> Result<Vec<TypeInfo>, StoreError> {
         Ok(Vec::new())
     }
 

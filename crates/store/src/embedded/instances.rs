@@ -42,7 +42,8 @@ impl Instances {
         rejected: &Rejected,
         limit: usize,
     ) {
-        if !self.by_id.contains_key(&report.instance) && self.by_id.len() >= limit.max(1) {
+        let id = key(report);
+        if !self.by_id.contains_key(&id) && self.by_id.len() >= limit.max(1) {
             let oldest = self.by_id.iter().min_by_key(|(_, known)| known.last_seen).map(|(id, _)| id.clone());
             if let Some(oldest) = oldest {
                 tracing::warn!(instance = oldest, limit, "too many agent instances: the longest unseen is forgotten");
@@ -50,7 +51,7 @@ impl Instances {
                 self.forgotten += 1;
             }
         }
-        let known = self.by_id.entry(report.instance.clone()).or_default();
+        let known = self.by_id.entry(id).or_default();
         if known.report.instance.is_empty() || report.sequence >= known.report.sequence {
             let older = std::mem::replace(&mut known.report, report.clone());
             // It is said now and then, and holds until it is said anew.
@@ -94,5 +95,14 @@ impl Instances {
             }
         };
         self.by_id.values().map(account).collect()
+    }
+}
+
+/// An account is of one instance in one project: who writes into a project cannot touch the
+/// accounts of another, whatever instance it claims to be.
+fn key(report: &Report) -> String {
+    match report.project.as_str() {
+        "" => report.instance.clone(),
+        project => format!("{project}/{}", report.instance),
     }
 }

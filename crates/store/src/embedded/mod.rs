@@ -56,8 +56,8 @@ use self::{
     state::Shared,
 };
 use crate::{
-    Accounting, Append, Appended, Covered, LabelValue, NodeInfo, ProcessInfo, Selection, SeriesSums, StackSums, Store,
-    StoreError, StoreStats, TypeInfo,
+    Accounting, Append, Appended, Covered, LabelValue, NodeInfo, ProcessInfo, Selection, Selector, SeriesSums,
+    StackSums, Store, StoreError, StoreStats, TypeInfo,
 };
 
 pub use options::Options;
@@ -190,8 +190,15 @@ impl Store for Embedded {
         Ok((covered(selection), self.read(processes)?))
     }
 
-    fn types(&self) -> Result<Vec<TypeInfo>, StoreError> {
-        Ok(self.known_types().into_iter().map(|(name, unit)| TypeInfo { name, unit }).collect())
+    fn types(&self, selector: &Selector) -> Result<Vec<TypeInfo>, StoreError> {
+        let types = match selector.matchers.as_slice() {
+            [] => self.known_types(),
+            _ => {
+                let sources = self.read(self.shared.sources(&(i64::MIN..i64::MAX)))?;
+                sources.iter().flat_map(|source| scan::types(source, selector)).collect()
+            }
+        };
+        Ok(types.into_iter().map(|(name, unit)| TypeInfo { name, unit }).collect())
     }
 
     fn nodes(&self) -> Result<Vec<NodeInfo>, StoreError> {

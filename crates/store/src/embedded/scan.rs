@@ -10,6 +10,8 @@ use std::{
     },
 };
 
+use everflame_profile::Str;
+
 use super::{
     binding::{BoundMatcher, Tested},
     block::{Block, BlockNames},
@@ -18,7 +20,10 @@ use super::{
     row::{NANOS_PER_MS, Row, ceil_ms, floor_ms},
     rows_reader::{Columns, RowReader},
 };
-use crate::query::{Covered, Selection};
+use crate::{
+    query::{Covered, Selection},
+    selector::Selector,
+};
 
 /// Threads of one query.
 const THREADS: usize = 2;
@@ -165,6 +170,18 @@ impl<'a> Bound<'a> {
             fold.row(row);
         }
     }
+}
+
+/// Name and unit of the sample types of those series that a selector selects.
+pub(crate) fn types(source: &Source, selector: &Selector) -> Vec<(Str, Str)> {
+    let names = source.names();
+    let matchers: Vec<BoundMatcher<'_>> = selector.matchers.iter().map(|m| BoundMatcher::new(m, names)).collect();
+    let selected = |index: usize| {
+        let row = Row { series: index as u32, ..Row::EMPTY };
+        matchers.iter().all(|matcher| matcher.accepts(&row, &mut Tested::default()))
+    };
+    let series = names.series.iter().enumerate().filter(|(index, _)| selected(*index));
+    series.map(|(_, series)| (series.sample_type.name.clone(), series.sample_type.unit.clone())).collect()
 }
 
 /// Splits ascending row ranges of a file by its row groups; ranges count from the
