@@ -208,8 +208,9 @@ if [ -n "$uninstall" ]; then
     choose "$served" "${foreign:+Namespace}" | kubectl delete --ignore-not-found --timeout="${timeout}s" -f - >&2 ||
         die "not everything could be deleted" "see above, then repeat"
     if [ -n "$foreign" ]; then
-        # The claims of a StatefulSet outlive it, and the namespace stays.
+        # What the manifests do not name stays with the namespace: claims and tokens.
         kubectl delete persistentvolumeclaim --namespace "$namespace" -l app=everflame-server --ignore-not-found --timeout="${timeout}s" >&2
+        kubectl delete secret --namespace "$namespace" -l app.kubernetes.io/part-of=everflame --ignore-not-found >&2
     fi
     say "removed; namespace $namespace ${foreign:+was not made by this script and stays}${foreign:-is gone}"
     exit 0
@@ -257,9 +258,32 @@ apply() {
         die "the cluster did not take everything" "see above; repeat when it is put right"
 }
 
-# The agents come when there is somebody to send to.
-apply DaemonSet
-[ -z "$server" ] || wait_for statefulset/everflame-server || trouble everflame-server "the server is"
+has_secret() { [ -n "$(kubectl get secret "$1" --namespace "$namespace" -o 'jsonpath={.data.token}' 2>/dev/null)" ]; }
+# Keeps what standard input says as the token of a Secret: never an argument, never shown.
+keep_token() {
+    kubectl create secret generic "$1" --namespace "$namespace" --from-file=token=/dev/stdin >&2 ||
+        die "cannot make Secret $1 in namespace $namespace" "see above; repeat when it is put right"
+    kubectl label secret "$1" --namespace "$namespace" app.kubernetes.io/part-of=everflame >/dev/null
+}
+# Has the server make a token of a role, unless its Secret is there.
+server_token() {
+    local secret="$1" token
+    shift
+    has_secret "$secret" && return
+    token=$(kubectl exec --namespace "$namespace" everflame-server-0 -c server -- /everflame token create --name "$secret" "$@" </dev/null) ||
+        die "the server makes no token" "see above; repeat when it is put right"
+    keep_token "$secret" <<<"$token"
+}
+
+# The server first, then its tokens, then the agents, which have somebody to send to.
+if [ -n "$server" ]; then
+    apply "StatefulSet DaemonSet"
+    has_secret everflame-admin || od -An -N32 -tx1 /dev/urandom | tr -d ' \n' | keep_token everflame-admin
+    apply DaemonSet
+    wait_for statefulset/everflame-server || trouble everflame-server "the server is"
+    server_token everflame-agent --role agent
+    server_token everflame-metrics --role reader --project '*'
+fi
 apply
 wait_for daemonset/everflame-agent || trouble everflame-agent "agents are"
 
@@ -278,7 +302,8 @@ if [ -n "$server" ]; then
 
 Everflame is ready. To see it:
   kubectl -n $namespace port-forward service/everflame-server 4040:4040
-then open http://127.0.0.1:4040
+then open http://127.0.0.1:4040 and log in with the token that this prints:
+  kubectl -n $namespace get secret everflame-admin -o go-template='{{.data.token | base64decode}}'
 TEXT
 else
     cat <<TEXT

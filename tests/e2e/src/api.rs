@@ -38,6 +38,12 @@ impl Api {
         Self { agent: client(Some(tls)), authorization: Some(format!("Bearer {token}")), ..Self::new(url) }
     }
 
+    /// The same with a token.
+    #[must_use]
+    pub fn with_token(self, token: &str) -> Self {
+        Self { authorization: Some(format!("Bearer {token}")), ..self }
+    }
+
     fn ask(&self, path: &str) -> ureq::RequestBuilder<ureq::typestate::WithoutBody> {
         let request = self.agent.get(format!("{}{path}", self.url));
         match &self.authorization {

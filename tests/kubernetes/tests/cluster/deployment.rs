@@ -54,8 +54,15 @@ pub fn volume(plane: &Plane) {
     })]);
 }
 
-/// The server's API, by the address of its pod.
+/// The server's API, by the address of its pod, for whoever has the first token.
 pub fn api(plane: &Plane) -> Api {
+    let template = "go-template={{.data.token | base64decode}}";
+    let token = plane.kubectl().run(&["get", "secret", "everflame-admin", "--namespace", "everflame", "-o", template]);
+    stranger(plane).with_token(&token)
+}
+
+/// The same for one who has no token.
+pub fn stranger(plane: &Plane) -> Api {
     let pod = pod(plane, "everflame-server");
     Api::new(&format!("http://{}:4040", pod["status"]["podIP"].as_str().expect("an address")))
 }

@@ -7,7 +7,7 @@ use everflame_kubernetes::{Plane, monitoring, objects};
 use everflame_tests::machine::{finish, repository};
 use everflame_tests::{Api, Outcome};
 
-use crate::deployment::{api, installed, pod, said, script, state};
+use crate::deployment::{api, installed, pod, said, script, state, stranger};
 use crate::stage::Stage;
 
 /// Wrong use, no kubectl, no cluster, no rights: each with what to do.
@@ -67,8 +67,10 @@ pub fn installs() -> Outcome {
     for pod in [&server, &agent] {
         assert_eq!(pod["status"]["containerStatuses"][0]["restartCount"], 0, "{}", state(&stage));
     }
-    let (status, page) = api(&stage).get("/", &[]);
+    let (status, page) = stranger(&stage).get("/", &[]);
     assert!(status == 200 && page.contains("<title>"), "{status} {page:.200}");
+    assert_eq!(stranger(&stage).get("/api/v1/nodes", &[]).0, 401, "who has no token sees nothing");
+    assert_eq!(api(&stage).get("/api/v1/nodes", &[]).0, 200);
     let log = stage.kubectl().run(&["logs", "--namespace", "everflame", "-l", "app=everflame-agent", "--tail=-1"]);
     println!("the agent's log:\n{log}");
     let missing = log.lines().find(|line| line.contains(" WARN ") && !line.contains("samples this machine too"));

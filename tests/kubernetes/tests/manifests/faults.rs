@@ -172,6 +172,22 @@ fn references_hold() {
     for (path, text) in files() {
         assert!(!text.contains("optional: true"), "{path}: an optional reference hides what is missing");
     }
+    // Secrets are made by the script, and each pod waits for its own.
+    let script = std::fs::read_to_string(repository().join("deploy/deploy.sh")).unwrap();
+    for (kind, name, secret, variable) in [
+        ("DaemonSet", "everflame-agent", "everflame-agent", "EVERFLAME_TOKEN_FILE"),
+        ("StatefulSet", "everflame-server", "everflame-admin", "EVERFLAME_ADMIN_TOKEN_FILE"),
+    ] {
+        let pod = pod(kind, name);
+        let volume = pod["volumes"].as_array().unwrap().iter().find(|v| v["secret"]["secretName"] == secret).unwrap();
+        assert!(script.contains(&format!("{secret} ")), "{secret}");
+        let container = &pod["containers"][0];
+        let mounts = container["volumeMounts"].as_array().unwrap();
+        let mount = mounts.iter().find(|mount| mount["name"] == volume["name"]).unwrap();
+        let variable = container["env"].as_array().unwrap().iter().find(|e| e["name"] == variable).unwrap();
+        assert_eq!(variable["value"], format!("{}/token", mount["mountPath"].as_str().unwrap()));
+        assert_eq!(mount["readOnly"], true);
+    }
     let agent = objects::find(&all, "ConfigMap", "everflame-agent");
     let service = objects::find(&all, "Service", "everflame-server");
     let endpoint = format!("http://everflame-server:{}", service["spec"]["ports"][0]["port"]);
@@ -213,14 +229,13 @@ fn no_address_of_a_pod() {
         let found = address.find_iter(&text).map(|found| found.as_str()).find(|found| !known.contains(found));
         assert_eq!(found, None, "{path}");
     }
-    for (kind, name) in [("DaemonSet", "everflame-agent"), ("StatefulSet", "everflame-server")] {
-        let template = objects::find(&all(), kind, name)["spec"]["template"].clone();
-        let port = template["spec"]["containers"][0]["ports"][0]["containerPort"].to_string();
-        let annotations = &template["metadata"]["annotations"];
-        assert_eq!(annotations["prometheus.io/scrape"], "true");
-        assert_eq!(annotations["prometheus.io/port"], port.as_str());
-        assert_eq!(annotations["prometheus.io/path"], "/metrics");
-    }
+    // (The server's figures are for those with a token: its monitor says which.)
+    let template = objects::find(&all(), "DaemonSet", "everflame-agent")["spec"]["template"].clone();
+    let port = template["spec"]["containers"][0]["ports"][0]["containerPort"].to_string();
+    let annotations = &template["metadata"]["annotations"];
+    assert_eq!(annotations["prometheus.io/scrape"], "true");
+    assert_eq!(annotations["prometheus.io/port"], port.as_str());
+    assert_eq!(annotations["prometheus.io/path"], "/metrics");
 }
 
 /// Nothing is fetched when a pod starts: there are no init containers and no shells.
