@@ -181,6 +181,12 @@ struct user_state {
     __u8 code[CODE_BYTES]; /* from pc - 1 on, as peek.h wants it, where has_code is set */
 };
 
+/* A control group that was made. */
+struct cgroup_birth {
+    __u64 id;
+    char path[496]; /* from the root of the hierarchy, zero-terminated */
+};
+
 /* ---- options and control --------------------------------------------------------------*/
 
 struct options {         /* read-only data, set before load */
@@ -224,7 +230,8 @@ struct counters {
     __u64 allowance;     /* bytes that may be copied now */
     __u64 allowance_time;
     __u64 copy_turn;     /* user stacks since the last copy by options.copy_every */
-    __u64 reserved[COUNTER_WORDS - 20];
+    __u64 births_lost;   /* control groups that user space is not told of: no room, or a long path */
+    __u64 reserved[COUNTER_WORDS - 21];
 };
 
 #endif

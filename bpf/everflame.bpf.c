@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /* The kernel side: one object. sampler.h takes the samples, step.h walks native stacks,
- * lifecycle.h keeps the table of processes right between two looks of user space. */
+ * lifecycle.h keeps the table of processes right between two looks of user space, cgroup.h
+ * tells of containers. */
 #include <linux/types.h>
 #include <linux/bpf.h>
 #include <linux/bpf_perf_event.h>
@@ -26,3 +27,4 @@ char license_of_programs[] SEC("license") = "Dual BSD/GPL";
 #include "copy.h"
 #include "sampler.h"
 #include "lifecycle.h"
+#include "cgroup.h"

@@ -110,6 +110,12 @@ struct {
     __uint(max_entries, 1 << 20);
 } ring SEC(".maps");
 
+/* Control groups that were made, struct cgroup_birth: 128 of them between two looks. */
+struct {
+    __uint(type, BPF_MAP_TYPE_RINGBUF);
+    __uint(max_entries, 1 << 16);
+} births SEC(".maps");
+
 /* Set by the loader. The only read-only data, so that it starts at offset 0. */
 const volatile struct options options;
 

@@ -12,7 +12,7 @@ use std::{
 
 use crate::{
     AgentError,
-    aggregate::Aggregate,
+    aggregate::{Aggregate, Lanes, WAIT, Waited},
     bpf::{counters::CounterMap, tables::chunk_bytes},
     config::AgentConfig,
     export::{Exporter, SymbolUploader, refuse_taken},
@@ -24,6 +24,7 @@ use crate::{
     processes::{Handle, TrackerOptions},
     sampler::{Sampler, Sampling},
     status::{Metrics, Status, StatusServer},
+    who::{Runtimes, Who, kubernetes::Watch},
     worker::client::{Worker, WorkerCommand},
 };
 
@@ -98,7 +99,12 @@ impl Agent {
             ..config.tracker()
         };
         let (worker, timeout) = (tracker.worker.clone(), tracker.worker_timeout);
-        let sampling = sampler.start(tracker)?;
+        let mut sampling = sampler.start(tracker)?;
+        let watch = config.kubernetes.clone().map(Watch::start).transpose().map_err(AgentError::Start)?;
+        let node = config.kubernetes.as_ref().map(|options| options.node.as_str());
+        let kubernetes = node.zip(watch.as_ref().map(|watch| Arc::clone(watch.pods())));
+        sampling.name_by(Who::new(kubernetes, Runtimes::of_host()));
+        let lanes = Lanes::new(|| Aggregate::new(&config.node, &about.instance).in_project(config.project.as_deref()));
         let tally = Arc::new(Tally::new(options.copy_every));
         if options.copy_every > 0 {
             ledger.with_opinions(Arc::clone(&tally));
@@ -116,12 +122,14 @@ impl Agent {
             counters,
             pins_removed,
             tally,
+            waited: Arc::clone(lanes.waited()),
+            watch,
         };
         let start = |listener| StatusServer::start(listener, Arc::new(figures)).map_err(AgentError::Start);
         let status = listener.map(start).transpose()?;
         let stopping = Arc::new(AtomicBool::new(false));
         let pipeline = Pipeline {
-            aggregate: Aggregate::new(&config.node, &about.instance).in_project(config.project.as_deref()),
+            lanes,
             sampling,
             opinions,
             ledger: Arc::clone(&ledger),
@@ -161,7 +169,7 @@ impl Agent {
 struct Pipeline {
     sampling: Sampling,
     opinions: Option<Opinions>,
-    aggregate: Aggregate,
+    lanes: Lanes,
     ledger: Arc<Ledger>,
     exporter: Arc<Exporter>,
     pins: Pins,
@@ -177,8 +185,9 @@ impl Pipeline {
             let until_batch = batch_at.saturating_duration_since(Instant::now());
             let turn = self.sampling.turn(TURN.min(until_batch.max(Duration::from_millis(10))));
             self.take(turn);
+            self.seal_waited(WAIT);
             if Instant::now() >= batch_at {
-                if self.aggregate.samples() > 0 && start.elapsed() > FIRST_WHILE {
+                if self.lanes.samples() > 0 && start.elapsed() > FIRST_WHILE {
                     every = (every * 2).min(BATCH_EVERY);
                 }
                 batch_at = Instant::now() + every;
@@ -189,27 +198,34 @@ impl Pipeline {
         let turn = self.sampling.finish();
         self.take(turn);
         self.seal();
+        self.seal_waited(Duration::ZERO);
         self.sampling.tracker().stop();
         self.pins
     }
 
     fn take(&mut self, turn: crate::sampler::Turn) {
-        self.aggregate.look_at_clock();
+        self.lanes.look_at_clock();
         self.ledger.consumed(turn.drained);
         for sample in &turn.samples {
             if let (Some(opinions), Some(case)) = (&self.opinions, Case::of(sample)) {
                 opinions.offer(case);
             }
-            self.aggregate.add(sample, self.sampling.describer());
-            if self.aggregate.is_full() {
-                self.seal();
+            if let Some(batch) = self.lanes.add(sample, self.sampling.describer()) {
+                self.exporter.push(&batch);
             }
         }
     }
 
-    /// Hands the batch over.
+    /// Hands over what need not wait.
     fn seal(&mut self) {
-        if let Some(batch) = self.aggregate.seal() {
+        if let Some(batch) = self.lanes.seal(self.sampling.describer()) {
+            self.exporter.push(&batch);
+        }
+    }
+
+    /// Hands over what has waited for its names for long enough.
+    fn seal_waited(&mut self, wait: Duration) {
+        if let Some(batch) = self.lanes.seal_waited(self.sampling.describer(), wait) {
             self.exporter.push(&batch);
         }
     }
@@ -225,6 +241,8 @@ struct Figures {
     counters: CounterMap,
     pins_removed: u64,
     tally: Arc<Tally>,
+    waited: Arc<Waited>,
+    watch: Option<Watch>,
 }
 
 impl Status for Figures {
@@ -253,9 +271,14 @@ impl Status for Figures {
             ("wakeups", "Times that the ring woke its reader before its time.", sums.wakeups),
             ("stack_copies", "Records of the ring that carried a copy of the stack.", sums.copies),
             ("stack_copied_bytes", "Bytes of those copies.", sums.copied_bytes),
+            ("cgroups_lost", "Control groups that the kernel made and could not tell of.", sums.births_lost),
             ("stack_copies_refused", "Copies not made for want of allowance, room or memory.", sums.copies_refused),
         ] {
             metrics.counter(name, help, &[], count as f64);
+        }
+        self.waited.metrics(metrics);
+        if let Some(watch) = &self.watch {
+            watch.metrics(metrics);
         }
         for (name, figure) in self.tracker.stats().iter() {
             let help = format!("Processes and executables: {}.", name.replace('_', " "));

@@ -4,6 +4,7 @@
 //! times. Times are taken as they come (CLOCK_MONOTONIC) and become Unix time when the
 //! batch is sealed, by the distance between the two clocks that held when each was taken.
 
+mod lanes;
 mod order;
 
 use std::{collections::hash_map::Entry, hash::Hash, sync::Arc};
@@ -14,11 +15,13 @@ use everflame_profile::{
 use rustc_hash::FxHashMap;
 use xxhash_rust::xxh3::xxh3_64;
 
+pub use self::lanes::{Lanes, WAIT, Waited};
 use self::order::{in_order, rounded};
 use crate::{
     identity::{Describe, ProcessIdentity},
     sample::{Place, RawSample, RawStack, UserFrame},
     wall_clock::WallClock,
+    who::Location,
 };
 
 /// Distinct stacks of a batch, beyond which it is to be sealed early.
@@ -50,8 +53,7 @@ pub struct Aggregate {
 #[derive(Debug, Default)]
 struct Open {
     samples: u64,
-    processes: FxHashMap<Arc<ProcessIdentity>, u32>,
-    resources: Table<Labels>,
+    processes: Table<Arc<ProcessIdentity>>,
     frames: Table<Frame>,
     user_frames: FxHashMap<UserFrame, u32>,
     kernel_frames: FxHashMap<u64, u32>,
@@ -64,7 +66,7 @@ struct Open {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct ProfileKey {
-    resource: u32,
+    process: u32,
     period: u64,
 }
 
@@ -99,6 +101,11 @@ impl Aggregate {
         Self { bounded: false, ..Self::new(node, "") }
     }
 
+    /// Its profiles have other ids than those of the aggregate that it stands beside.
+    pub fn beside(self) -> Self {
+        Self { sequence: 1 << 39, ..self }
+    }
+
     /// Its samples belong to a project.
     pub fn in_project(self, project: Option<&str>) -> Self {
         Self { project: Str::from(project.unwrap_or("")), ..self }
@@ -115,22 +122,26 @@ impl Aggregate {
         self.bounded
             && (open.samples >= MAX_SAMPLES
                 || open.raw_stacks.len() >= MAX_STACKS
-                || open.processes.len() >= MAX_RESOURCES)
+                || open.processes.0.len() >= MAX_RESOURCES)
+    }
+
+    /// Whose samples it has.
+    pub fn processes(&self) -> impl Iterator<Item = &Arc<ProcessIdentity>> {
+        self.open.processes.0.keys()
     }
 
     /// Adds one sample.
     pub fn add(&mut self, sample: &RawSample, describe: &dyn Describe) {
-        let name = self.open.threads.entry(sample.comm).or_insert_with(|| text(&sample.comm)).clone();
-        let process = describe.process(sample.pid, sample.time, &name);
-        let resource = match self.open.processes.get(&process) {
-            Some(&known) => known,
-            None => {
-                let number = self.open.resources.number(self.labels(&process));
-                self.open.processes.insert(process, number);
-                number
-            }
-        };
-        let profile = self.open.profiles.number(ProfileKey { resource, period: sample.period });
+        let name = self.thread(sample);
+        let process = describe.process(sample, &name);
+        self.add_of(sample, process, describe);
+    }
+
+    /// Adds one sample of a process that is known already.
+    pub fn add_of(&mut self, sample: &RawSample, process: Arc<ProcessIdentity>, describe: &dyn Describe) {
+        self.thread(sample);
+        let process = self.open.processes.number(process);
+        let profile = self.open.profiles.number(ProfileKey { process, period: sample.period });
         let stack = self.stack(&sample.stack, describe);
         let RawSample { completeness, comm, tid, cpu, .. } = *sample;
         let key = Key { profile, stack, completeness, comm, tid, cpu };
@@ -138,10 +149,15 @@ impl Aggregate {
         self.open.samples += 1;
     }
 
-    /// Hands over what was gathered since the last seal; `None` where that is nothing.
-    pub fn seal(&mut self) -> Option<Batch> {
+    fn thread(&mut self, sample: &RawSample) -> Str {
+        self.open.threads.entry(sample.comm).or_insert_with(|| text(&sample.comm)).clone()
+    }
+
+    /// Hands over what was gathered since the last seal, under the names that are known now;
+    /// `None` where that is nothing.
+    pub fn seal(&mut self, describe: &dyn Describe) -> Option<Batch> {
         self.look_at_clock();
-        self.seal_as_it_is()
+        self.seal_as_it_is(describe)
     }
 
     /// To be called at each look for samples: times of a batch hold although the machine slept
@@ -150,17 +166,21 @@ impl Aggregate {
         self.clock.look();
     }
 
-    fn seal_as_it_is(&mut self) -> Option<Batch> {
+    fn seal_as_it_is(&mut self, describe: &dyn Describe) -> Option<Batch> {
         let open = std::mem::take(&mut self.open);
         if open.samples == 0 {
             return None;
         }
         self.sequence += 1;
+        let mut resources = Table::default();
+        let of_process: Vec<u32> = (open.processes.into_vec().iter())
+            .map(|process| resources.number(self.labels(process, &describe.location(&process.cgroup))))
+            .collect();
         let mut profiles: Vec<Profile> = (0..)
             .zip(open.profiles.into_vec())
             .map(|(number, key)| Profile {
                 id: Some(self.profile_id(number)),
-                resource: key.resource,
+                resource: of_process.get(key.process as usize).copied().unwrap_or(0),
                 sample_type: SampleType::cpu(),
                 period: i64::try_from(key.period).unwrap_or(i64::MAX),
                 samples: Vec::new(),
@@ -186,7 +206,7 @@ impl Aggregate {
         for profile in &mut profiles {
             profile.samples.sort_by_key(|s| (s.tid, s.cpu, s.stack));
         }
-        Some(Batch { resources: open.resources.into_vec(), frames, stacks, profiles })
+        Some(Batch { resources: resources.into_vec(), frames, stacks, profiles })
     }
 
     /// Unique, with little that differs within a batch: nothing of it can be compressed
@@ -198,18 +218,19 @@ impl Aggregate {
         id
     }
 
-    fn labels(&self, process: &ProcessIdentity) -> Labels {
-        let service = if process.service.is_empty() { &process.name } else { &process.service };
+    fn labels(&self, process: &ProcessIdentity, location: &Location) -> Labels {
+        let names = [&process.service, &location.service, &process.name];
+        let service = names.into_iter().find(|name| !name.is_empty()).cloned().unwrap_or_default();
         let pairs = [
             ("host.name", self.node.clone()),
             ("process.pid", Str::from(process.pid.to_string())),
             ("process.executable.name", process.name.clone()),
             ("process.executable.path", process.path.clone()),
-            ("container.id", process.container_id.clone()),
-            ("service.name", service.clone()),
+            ("service.name", service),
             ("project", self.project.clone()),
         ];
-        pairs.into_iter().map(|(name, value)| (Str::from(name), value)).collect()
+        let pairs = pairs.into_iter().map(|(name, value)| (Str::from(name), value));
+        pairs.chain(location.attributes.iter().cloned()).collect()
     }
 
     fn stack(&mut self, raw: &Arc<RawStack>, describe: &dyn Describe) -> u32 {
@@ -277,19 +298,25 @@ fn text(comm: &[u8; 16]) -> Str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::who::Cgroup;
 
     struct Facts;
 
     impl Describe for Facts {
-        fn process(&self, pid: u32, _time: u64, comm: &str) -> Arc<ProcessIdentity> {
+        fn process(&self, sample: &RawSample, comm: &str) -> Arc<ProcessIdentity> {
+            let pid = sample.pid;
             Arc::new(ProcessIdentity {
                 pid,
                 generation: 1,
                 name: Str::from(comm),
                 path: Str::from("/bin/x"),
-                container_id: Str::from(""),
+                cgroup: Arc::default(),
                 service: Str::from(if pid == 2 { "shop" } else { "" }),
             })
+        }
+
+        fn location(&self, _cgroup: &Cgroup) -> Arc<Location> {
+            Arc::default()
         }
 
         fn executable(&self, number: u32) -> Option<Arc<Mapping>> {
@@ -333,7 +360,7 @@ mod tests {
         aggregate.add(&sample(200 << 20, 2, &stack), &Facts);
         assert_eq!(aggregate.samples(), 3);
         aggregate.clock = WallClock::with_offset(1_000);
-        let batch = aggregate.seal_as_it_is().unwrap();
+        let batch = aggregate.seal_as_it_is(&Facts).unwrap();
         assert_eq!((batch.stacks.len(), batch.profiles.len(), batch.samples()), (1, 2, 3));
         let frames: Vec<_> = batch.stacks[0].0.iter().map(|f| &batch.frames[*f as usize]).collect();
         let seen: Vec<_> =
@@ -359,9 +386,9 @@ mod tests {
         assert_eq!(service(one).as_deref(), Some("name"));
         assert_eq!(service(&batch.profiles[1]).as_deref(), Some("shop"));
         assert_ne!(one.id, batch.profiles[1].id);
-        assert_eq!(aggregate.seal_as_it_is(), None, "sealed means empty");
+        assert_eq!(aggregate.seal_as_it_is(&Facts), None, "sealed means empty");
         aggregate.add(&sample(1, 1, &stack), &Facts);
-        assert_ne!(aggregate.seal_as_it_is().unwrap().profiles[0].id, one.id, "ids are never given again");
+        assert_ne!(aggregate.seal_as_it_is(&Facts).unwrap().profiles[0].id, one.id, "ids are never given again");
     }
 
     #[test]
@@ -370,7 +397,7 @@ mod tests {
         for (given, said) in [(Some("42"), Some("42")), (None, None)] {
             let mut aggregate = Aggregate::new("n1", "00").in_project(given);
             aggregate.add(&sample(1, 1, &stack), &Facts);
-            let batch = aggregate.seal_as_it_is().unwrap();
+            let batch = aggregate.seal_as_it_is(&Facts).unwrap();
             assert_eq!(batch.resources[0].get("project").map(AsRef::as_ref), said);
         }
     }
@@ -387,7 +414,7 @@ mod tests {
         }
         assert!(aggregate.is_full());
         assert!(!recording.is_full());
-        assert_eq!(aggregate.seal().unwrap().stacks.len(), MAX_STACKS);
+        assert_eq!(aggregate.seal(&Facts).unwrap().stacks.len(), MAX_STACKS);
         assert!(!aggregate.is_full());
     }
 }

@@ -7,6 +7,7 @@ use crate::{
     memory::Memory,
     processes::TrackerOptions,
     tls::Roots,
+    who::kubernetes::WatchOptions,
     worker::client::WorkerCommand,
 };
 
@@ -44,6 +45,8 @@ pub struct AgentConfig {
     pub table_bytes: Option<u64>,
     /// Whether OTEL_SERVICE_NAME of processes may be read.
     pub read_service_env: bool,
+    /// Whose pods are followed; none without Kubernetes.
+    pub kubernetes: Option<WatchOptions>,
 }
 
 impl AgentConfig {
@@ -107,6 +110,7 @@ impl Default for AgentConfig {
             memory: Memory::default(),
             table_bytes: None,
             read_service_env: true,
+            kubernetes: None,
         }
     }
 }
@@ -121,7 +125,7 @@ impl std::fmt::Debug for AgentConfig {
 }
 
 /// The host's name.
-fn host_name() -> String {
+pub fn host_name() -> String {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     if name.trim().is_empty() { "localhost".into() } else { name.trim().into() }
 }

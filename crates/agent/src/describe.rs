@@ -16,7 +16,8 @@ use rustc_hash::FxHashMap;
 use crate::{
     identity::{Describe, ProcessIdentity},
     processes::Handle,
-    sample::ExecutableNumber,
+    sample::{ExecutableNumber, RawSample},
+    who::{Births, Cgroup, Location, Who},
 };
 
 /// Kernel addresses whose frames are kept; when there are more, all are made anew.
@@ -26,6 +27,8 @@ const FRAMES_LIMIT: usize = 16_384;
 #[derive(Debug)]
 pub struct Describer {
     tracker: Handle,
+    births: RefCell<Births>,
+    who: Who,
     symbols: RefCell<Option<KernelSymbols>>,
     reading: RefCell<Option<JoinHandle<Result<KernelSymbols, String>>>>,
     modules: Cell<u64>,
@@ -37,6 +40,8 @@ impl Describer {
     pub fn new(tracker: Handle) -> Self {
         let describer = Self {
             tracker,
+            births: RefCell::default(),
+            who: Who::default(),
             symbols: RefCell::default(),
             reading: RefCell::default(),
             modules: Cell::new(u64::MAX),
@@ -44,6 +49,16 @@ impl Describer {
         };
         describer.refresh();
         describer
+    }
+
+    /// Locations are named by `who` from now on.
+    pub fn name_by(&mut self, who: Who) {
+        self.who = who;
+    }
+
+    /// A control group was made.
+    pub fn born(&self, id: u64, path: &str) {
+        self.births.borrow_mut().born(id, path);
     }
 
     /// Reads them again if modules came or went. That takes a tenth of a second of another
@@ -94,8 +109,17 @@ impl Describer {
 }
 
 impl Describe for Describer {
-    fn process(&self, pid: u32, time: u64, comm: &str) -> Arc<ProcessIdentity> {
-        self.tracker.process(pid, time, comm)
+    fn process(&self, sample: &RawSample, comm: &str) -> Arc<ProcessIdentity> {
+        let process = self.tracker.process(sample.pid, sample.time, comm);
+        let cgroup = self.births.borrow_mut().of_sample(sample.cgroup, &process.cgroup);
+        if cgroup == process.cgroup {
+            return process;
+        }
+        Arc::new(ProcessIdentity { cgroup, ..(*process).clone() })
+    }
+
+    fn location(&self, cgroup: &Cgroup) -> Arc<Location> {
+        self.who.location(cgroup)
     }
 
     fn executable(&self, number: ExecutableNumber) -> Option<Arc<Mapping>> {

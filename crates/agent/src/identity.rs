@@ -5,7 +5,10 @@ use std::sync::Arc;
 
 use everflame_profile::{Frame, Mapping, Str};
 
-use crate::sample::ExecutableNumber;
+use crate::{
+    sample::{ExecutableNumber, RawSample},
+    who::{Cgroup, Location},
+};
 
 /// What is known of a process at the time of a sample.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -18,17 +21,20 @@ pub struct ProcessIdentity {
     pub name: Str,
     /// Path of the executable as the process sees it, empty where unknown.
     pub path: Str,
-    /// Container id (64 hexadecimal digits), empty where there is none.
-    pub container_id: Str,
-    /// `service.name`, empty where nothing says it.
+    /// The control group that it is in: container, pod, systemd unit.
+    pub cgroup: Arc<Cgroup>,
+    /// The service that its environment names, empty where it names none.
     pub service: Str,
 }
 
 /// Answers for the aggregate: the agent's tables, or a test's.
 pub trait Describe {
-    /// The process that had `pid` at `time` (CLOCK_MONOTONIC, nanoseconds). A process
-    /// that nothing is known of is named after the thread's `comm`.
-    fn process(&self, pid: u32, time: u64, comm: &str) -> Arc<ProcessIdentity>;
+    /// The process of a sample, in the control group that it was in then. A process that
+    /// nothing is known of is named after the thread's `comm`.
+    fn process(&self, sample: &RawSample, comm: &str) -> Arc<ProcessIdentity>;
+
+    /// What is known now of where the processes of a control group run.
+    fn location(&self, cgroup: &Cgroup) -> Arc<Location>;
 
     /// The file behind an executable number.
     fn executable(&self, number: ExecutableNumber) -> Option<Arc<Mapping>>;

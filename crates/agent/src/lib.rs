@@ -21,10 +21,12 @@ pub mod rights;
 pub mod sample;
 pub mod sampler;
 pub mod status;
+pub mod strings;
 pub mod sys;
 pub mod tls;
 pub mod usage;
 pub mod wall_clock;
+pub mod who;
 pub mod worker;
 
 pub use agent::Agent;

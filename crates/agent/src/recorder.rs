@@ -102,7 +102,12 @@ impl Recorder {
         let lost = self.sampling.counters().sums().ring_full;
         self.sampling.tracker().stop();
         let indexes = std::mem::take(&mut *self.indexes.lock().unwrap_or_else(PoisonError::into_inner));
-        Ok(Recording { batch: self.aggregate.seal().unwrap_or_default(), indexes, lost, own: self.own })
+        Ok(Recording {
+            batch: self.aggregate.seal(self.sampling.describer()).unwrap_or_default(),
+            indexes,
+            lost,
+            own: self.own,
+        })
     }
 
     fn add(&mut self, turn: Turn) {

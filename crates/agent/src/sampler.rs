@@ -9,6 +9,7 @@ use std::{
 use crate::{
     bpf::{
         BpfError,
+        births::BirthReader,
         clock::Clock,
         counters::CounterMap,
         monotonic_ns,
@@ -21,6 +22,7 @@ use crate::{
     processes::{Handle, Tracker, TrackerOptions},
     rights::Rights,
     sample::RawSample,
+    who::Who,
 };
 
 /// How long a sample waits for the news of its process, at most: the side band is read every
@@ -108,6 +110,7 @@ impl Sampler {
         let pool = self.programs.mapping_pool()?;
         let tables = self.programs.table_space()?;
         let ring = self.programs.ring_reader()?;
+        let births = self.programs.birth_reader()?;
         let counters = self.programs.counters()?;
         let tracker = Tracker::start(tracker, Box::new(pool), Box::new(tables))?;
         let clock = self.programs.start_clock(self.options.rate, &counters)?;
@@ -116,6 +119,7 @@ impl Sampler {
             describer: Describer::new(tracker.clone()),
             tracker,
             ring,
+            births,
             clock: Some(clock),
             counters,
             programs: self.programs,
@@ -134,6 +138,7 @@ pub struct Sampling {
     // The order of fields is the order of their ends: the clock stops first.
     clock: Option<Clock>,
     ring: RingReader,
+    births: BirthReader,
     tracker: Handle,
     describer: Describer,
     counters: CounterMap,
@@ -206,6 +211,11 @@ impl Sampling {
         &self.describer
     }
 
+    /// Locations are named by `who` from now on.
+    pub fn name_by(&mut self, who: Who) {
+        self.describer.name_by(who);
+    }
+
     /// The tracker of processes and executables.
     pub fn tracker(&self) -> &Handle {
         &self.tracker
@@ -223,6 +233,9 @@ impl Sampling {
 
     fn drain(&mut self) -> u64 {
         let fresh = self.ring.drain();
+        // After the samples: a control group was made before anything ran in it.
+        let describer = &self.describer;
+        self.births.drain(|id, path| describer.born(id, path));
         let drained = fresh.len() as u64;
         let (late, other): (Vec<_>, Vec<_>) = fresh.into_iter().partition(|s| s.late && s.copy.is_some());
         self.held.extend(other);

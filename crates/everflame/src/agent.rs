@@ -8,6 +8,7 @@ use everflame_agent::{Agent, AgentConfig, Memory, Sampler, SamplerOptions};
 use crate::{
     WrongUse,
     client::is_http_url,
+    node,
     options::{AgentOptions, SamplingOptions},
     server,
 };
@@ -34,11 +35,10 @@ pub fn run(options: AgentOptions) -> anyhow::Result<()> {
         listen: Some(options.listen),
         token_file: options.token_file,
         ca_file: options.ca_file,
+        node: node::name(&options.node),
+        kubernetes: node::watch(&options.node, options.labels.pod_labels)?,
         ..config(&options.sampling)
     };
-    if let Some(node) = options.node {
-        config.node = node;
-    }
     seed_credentials(&mut config)?;
     let agent = Agent::start(sampler, config)?;
     runtime.block_on(stop);

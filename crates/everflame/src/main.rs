@@ -8,6 +8,7 @@ mod client;
 mod config_file;
 mod doctor;
 mod logging;
+mod node;
 mod options;
 mod privileges;
 mod record;

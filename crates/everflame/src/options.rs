@@ -95,9 +95,48 @@ pub struct OpinionOptions {
     pub second_opinion: u32,
 }
 
+/// Whether pods are known, and by whom.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Kubernetes {
+    /// In a pod that has a service account, and with --kubeconfig.
+    Auto,
+    /// Not to be started without.
+    On,
+    /// Never.
+    Off,
+}
+
+/// Which node this is, and who tells of its pods.
+#[derive(Debug, Args, Clone)]
+pub struct NodeOptions {
+    /// Name of this node, as Kubernetes has it (default: NODE_NAME of the environment, else the host's name)
+    #[arg(long, value_name = "NAME", env = "EVERFLAME_NODE")]
+    pub node: Option<String>,
+    /// Whether the Kubernetes API server is asked for the pods of this node
+    #[arg(long, value_enum, value_name = "WHEN", env = "EVERFLAME_KUBERNETES", default_value_t = Kubernetes::Auto)]
+    pub kubernetes: Kubernetes,
+    /// File that says how to reach the API server, where we are not in a pod
+    #[arg(long, value_name = "FILE", env = "EVERFLAME_KUBECONFIG")]
+    pub kubeconfig: Option<PathBuf>,
+}
+
+/// Which labels of pods become attributes.
+#[derive(Debug, Args, Clone)]
+pub struct PodLabelOptions {
+    /// Labels of pods to keep, e.g. version,app.kubernetes.io/part-of
+    #[arg(long, value_name = "NAME", env = "EVERFLAME_POD_LABELS", value_delimiter = ',')]
+    pub pod_labels: Vec<String>,
+}
+
 /// Options of `up`.
 #[derive(Debug, Args)]
 pub struct UpOptions {
+    /// Which node this is.
+    #[command(flatten)]
+    pub node: NodeOptions,
+    /// What is kept of pods.
+    #[command(flatten)]
+    pub labels: PodLabelOptions,
     /// Address of the web page, the API and OTLP; port 0 takes a free one
     #[arg(long, value_name = "ADDRESS", env = "EVERFLAME_LISTEN", default_value = "127.0.0.1:4040")]
     pub listen: SocketAddr,
@@ -151,9 +190,12 @@ pub struct AgentOptions {
     /// File with certificates (PEM) of authorities that may speak for the server (default: the system's)
     #[arg(long, value_name = "FILE", env = "EVERFLAME_CA_FILE")]
     pub ca_file: Option<PathBuf>,
-    /// Name of this node (default: the host's name)
-    #[arg(long, value_name = "NAME", env = "EVERFLAME_NODE")]
-    pub node: Option<String>,
+    /// Which node this is.
+    #[command(flatten)]
+    pub node: NodeOptions,
+    /// What is kept of pods.
+    #[command(flatten)]
+    pub labels: PodLabelOptions,
     /// End after so many seconds, with everything sent
     #[arg(long, value_name = "SECONDS", env = "EVERFLAME_DURATION", value_parser = seconds)]
     pub duration: Option<f64>,
@@ -349,6 +391,9 @@ pub struct DoctorOptions {
     /// How to get in.
     #[command(flatten)]
     pub credentials: CredentialOptions,
+    /// Which node this is.
+    #[command(flatten)]
+    pub node: NodeOptions,
     /// How to print
     #[arg(long, value_enum, value_name = "FORM", env = "EVERFLAME_OUTPUT", default_value_t = Output::Table)]
     pub output: Output,

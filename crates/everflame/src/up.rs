@@ -13,7 +13,7 @@ use anyhow::{Context, bail};
 use everflame_agent::{Agent, AgentConfig, Sampler, SamplerOptions};
 use everflame_server::access::Secret;
 
-use crate::{Told, agent, options::UpOptions, privileges, server};
+use crate::{Told, agent, node, options::UpOptions, privileges, server};
 
 /// How long the server may take to become ready.
 const READY_WITHIN: Duration = Duration::from_secs(60);
@@ -25,6 +25,7 @@ pub fn run(options: UpOptions, log: &str) -> anyhow::Result<()> {
     // Signals are heard from the start: what began is ended in order.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let stop = runtime.block_on(async { server::stop(options.duration) })?;
+    let kubernetes = node::watch(&options.node, options.labels.pod_labels.clone())?;
     let copy_every = options.opinion.second_opinion;
     let sampling = agent::sampler_options(options.rate, &options.sampling);
     let sampler = Sampler::load(&SamplerOptions { copy_every, ..sampling })?;
@@ -45,6 +46,8 @@ pub fn run(options: UpOptions, log: &str) -> anyhow::Result<()> {
         spool: options.data.join("spool"),
         token: Some(token.reveal().to_owned()),
         listen: None,
+        node: node::name(&options.node),
+        kubernetes,
         ..agent::config(&options.sampling)
     };
     let agent = Agent::start(sampler, config);

@@ -99,6 +99,14 @@ pub struct UserState {
     pub code: [u8; CODE_BYTES],
 }
 
+/// A control group that was made.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct CgroupBirth {
+    pub id: u64,
+    pub path: [u8; 496],
+}
+
 /// One CPU's counters, written by the kernel program while we read.
 #[repr(C)]
 #[derive(Debug)]
@@ -123,7 +131,8 @@ pub struct Counters {
     pub allowance: AtomicU64,
     pub allowance_time: AtomicU64,
     pub copy_turn: AtomicU64,
-    pub reserved: [AtomicU64; COUNTER_WORDS - 20],
+    pub births_lost: AtomicU64,
+    pub reserved: [AtomicU64; COUNTER_WORDS - 21],
 }
 
 const _: () = {
@@ -132,6 +141,7 @@ const _: () = {
     assert!(size_of::<Options>() == 32);
     assert!(size_of::<UserState>() == 192);
     assert!(size_of::<Sample>() == 64);
+    assert!(size_of::<CgroupBirth>() == 504);
     assert!(size_of::<Counters>() == COUNTER_WORDS * 8);
 };
 
@@ -248,6 +258,8 @@ mod tests {
             ("counters", "run_ns", offset_of!(Counters, run_ns)),
             ("counters", "copies", offset_of!(Counters, copies)),
             ("counters", "copy_turn", offset_of!(Counters, copy_turn)),
+            ("counters", "births_lost", offset_of!(Counters, births_lost)),
+            ("cgroup_birth", "path", offset_of!(CgroupBirth, path)),
         ];
         let mut source = String::from("#include <linux/types.h>\n#include \"abi.h\"\n#include <stddef.h>\n");
         for (name, field, offset) in fields {
@@ -260,6 +272,7 @@ mod tests {
             ("sample", size_of::<Sample>()),
             ("registers", size_of::<Registers>()),
             ("user_state", size_of::<UserState>()),
+            ("cgroup_birth", size_of::<CgroupBirth>()),
             ("counters", size_of::<Counters>()),
         ] {
             source += &format!("_Static_assert(sizeof(struct {name}) == {size}, \"{name}\");\n");

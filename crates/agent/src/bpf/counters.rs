@@ -34,10 +34,12 @@ pub struct KernelSums {
     pub copied_bytes: u64,
     /// Copies that were not made, for want of allowance, of room in the ring, or of memory.
     pub copies_refused: u64,
+    /// Control groups that were made and not told of.
+    pub births_lost: u64,
 }
 
 /// Of a CPU's counters, those that are summed.
-const WORDS_READ: usize = 17;
+const WORDS_READ: usize = 21;
 
 /// A mapping of the map `counters`.
 #[derive(Debug, Clone, Copy)]
@@ -83,6 +85,7 @@ impl CounterMap {
             sums.copies += c[14];
             sums.copied_bytes += c[15];
             sums.copies_refused += c[16];
+            sums.births_lost += c[20];
         }
         sums.missed_sure = sure.max(0) as u64;
         sums.missed_perhaps_idle = perhaps.max(0) as u64;

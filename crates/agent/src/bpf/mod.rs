@@ -2,6 +2,7 @@
 //! libbpf types and, but for a handful of system calls in `sys.rs`, the only `unsafe`.
 
 pub mod abi;
+pub mod births;
 pub mod clock;
 pub mod counters;
 pub mod host;

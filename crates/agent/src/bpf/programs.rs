@@ -6,6 +6,7 @@ use libbpf_rs::{Link, MapCore, MapHandle, Object, ObjectBuilder, PrintLevel};
 
 use super::{
     BpfError, abi,
+    births::BirthReader,
     clock::{Clock, online_cpus},
     counters::CounterMap,
     pool::MappingPool,
@@ -112,8 +113,16 @@ impl Programs {
         let object = open.load().map_err(|e| refused("load", e))?;
         let mut lifecycle = Vec::new();
         for program in object.progs_mut() {
-            if program.name() != "sampler" {
-                lifecycle.push(program.attach().map_err(|e| refused("attach a lifecycle program", e))?);
+            if program.name() == "sampler" {
+                continue;
+            }
+            match program.attach() {
+                Ok(link) => lifecycle.push(link),
+                // A kernel may have no control groups.
+                Err(e) if program.name() == "cgroup_is_made" => {
+                    tracing::info!("containers are known by /proc alone: {e:#}");
+                }
+                Err(e) => return Err(refused("attach a lifecycle program", e)),
             }
         }
         Ok(Self {
@@ -184,6 +193,11 @@ impl Programs {
     /// The reader of samples.
     pub fn ring_reader(&self) -> Result<RingReader, BpfError> {
         RingReader::new(self.map("ring")?, self.shared("control")?, self.stack_bytes)
+    }
+
+    /// The reader of control groups that are made.
+    pub fn birth_reader(&self) -> Result<BirthReader, BpfError> {
+        BirthReader::new(self.map("births")?)
     }
 
     /// Samples `pid` and the children it will have (with `only_wanted`).

@@ -15,14 +15,20 @@ pub const LONGEST_ASKED: Duration = Duration::from_secs(120);
 /// Pauses that double with each failure, each shortened at random by up to half so that
 /// a fleet does not come back all at once.
 #[derive(Debug)]
-pub(super) struct Backoff {
+pub struct Backoff {
     next: Duration,
+    longest: Duration,
     seed: u64,
 }
 
 impl Backoff {
     pub fn new() -> Self {
-        Self { next: SHORTEST, seed: RandomState::new().hash_one(0u8) | 1 }
+        Self::up_to(LONGEST)
+    }
+
+    /// With another longest pause.
+    pub fn up_to(longest: Duration) -> Self {
+        Self { next: SHORTEST, longest, seed: RandomState::new().hash_one(0u8) | 1 }
     }
 
     pub fn succeeded(&mut self) {
@@ -36,7 +42,7 @@ impl Backoff {
         self.seed ^= self.seed << 17;
         let share = (self.seed % 1024) as u32;
         let pause = self.next - self.next / 2 * share / 1024;
-        self.next = (self.next * 2).min(LONGEST);
+        self.next = (self.next * 2).min(self.longest);
         pause.max(asked.unwrap_or_default().min(LONGEST_ASKED))
     }
 }

@@ -10,6 +10,7 @@ use crate::{
     aggregate::Aggregate,
     identity::{Describe, ProcessIdentity},
     sample::{RawSample, RawStack, UserFrame},
+    who::{Cgroup, Location},
 };
 
 #[test]
@@ -59,12 +60,15 @@ impl Noise {
 struct Facts;
 
 impl Describe for Facts {
-    fn process(&self, pid: u32, _time: u64, comm: &str) -> Arc<ProcessIdentity> {
+    fn process(&self, sample: &RawSample, comm: &str) -> Arc<ProcessIdentity> {
+        let pid = sample.pid;
         let path = format!("/usr/lib/service-{pid}/bin/{comm}");
-        let empty = Str::from("");
-        let (container_id, service) = (empty.clone(), empty);
         let (name, path) = (Str::from(comm), Str::from(path));
-        Arc::new(ProcessIdentity { pid, generation: 1, name, path, container_id, service })
+        Arc::new(ProcessIdentity { pid, generation: 1, name, path, cgroup: Arc::default(), service: Str::default() })
+    }
+
+    fn location(&self, _cgroup: &Cgroup) -> Arc<Location> {
+        Arc::default()
     }
 
     fn executable(&self, number: u32) -> Option<Arc<Mapping>> {
@@ -124,5 +128,5 @@ fn batch(samples: u64) -> everflame_profile::Batch {
             &Facts,
         );
     }
-    aggregate.seal().unwrap_or_default()
+    aggregate.seal(&Facts).unwrap_or_default()
 }

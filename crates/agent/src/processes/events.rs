@@ -2,8 +2,6 @@
 
 use std::sync::Arc;
 
-use everflame_profile::Str;
-
 use super::{
     facts,
     records::{Event, Record},
@@ -89,7 +87,7 @@ impl Processes {
         }
         let mut identity = self.identity(pid, &String::from_utf8_lossy(name));
         let Some(process) = self.all.get_mut(&pid) else { return };
-        identity.container_id = Str::clone(&process.identity.container_id);
+        identity.cgroup = Arc::clone(&process.identity.cgroup);
         process.identity = Arc::new(identity);
         self.past.add(pid, process.since, time, std::mem::take(&mut process.space));
         process.since = time;

@@ -5,12 +5,16 @@ use std::{
     fs::{self, File},
     io::{self, Read},
     os::unix::ffi::OsStrExt,
+    sync::Arc,
 };
 
 use everflame_profile::Str;
-use rustc_hash::FxHashSet;
 
-use crate::executables::base_name;
+use crate::{
+    executables::base_name,
+    strings::Strings,
+    who::{Cgroup, Cgroups},
+};
 
 /// Longest path of an executable that is kept, in bytes.
 const MAX_PATH: usize = 1024;
@@ -92,29 +96,10 @@ pub fn name_and_path(path: &[u8], strings: &mut Strings) -> (Str, Str) {
     (strings.get(&name), strings.get(&path))
 }
 
-/// The container that a process is in, or an empty string.
-pub fn container(pid: u32, strings: &mut Strings) -> io::Result<Str> {
+/// The control group that a process is in.
+pub fn cgroup(pid: u32, cgroups: &mut Cgroups) -> io::Result<Arc<Cgroup>> {
     let text = small(&format!("/proc/{pid}/cgroup"))?;
-    Ok(strings.get(container_in(&text).unwrap_or_default()))
-}
-
-/// 64 hexadecimal digits as a whole part of a path, behind `docker-`, `cri-containerd-`,
-/// `crio-` and the like and before `.scope`. The innermost of the first line that has one.
-fn container_in(text: &[u8]) -> Option<&str> {
-    let id = |part: &'_ [u8]| -> Option<(usize, usize)> {
-        let end = part.strip_suffix(b".scope").unwrap_or(part).len();
-        let start = end.checked_sub(64)?;
-        let digits = part.get(start..end)?;
-        let plain = digits.iter().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(b));
-        let bounded = start == 0 || matches!(part.get(start - 1), Some(b'-' | b':'));
-        (plain && bounded).then_some((start, end))
-    };
-    text.split(|b| *b == b'\n').find_map(|line| {
-        line.split(|b| *b == b'/').rev().find_map(|part| {
-            let (start, end) = id(part)?;
-            std::str::from_utf8(part.get(start..end)?).ok()
-        })
-    })
+    Ok(cgroups.read(&text))
 }
 
 /// The service name in a process's environment, or an empty string. Reads the process's
@@ -139,27 +124,6 @@ pub fn small(path: &str) -> io::Result<Vec<u8>> {
     Ok(text)
 }
 
-/// Strings that many processes share, once.
-#[derive(Debug, Default)]
-pub struct Strings(FxHashSet<Str>);
-
-impl Strings {
-    /// The shared form.
-    pub fn get(&mut self, text: &str) -> Str {
-        if let Some(known) = self.0.get(text) {
-            return Str::clone(known);
-        }
-        let new: Str = text.into();
-        self.0.insert(Str::clone(&new));
-        new
-    }
-
-    /// Forgets those that nobody uses any more.
-    pub fn sweep(&mut self) {
-        self.0.retain(|text| Str::strong_count(text) > 1);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -171,24 +135,6 @@ mod tests {
         assert_eq!(status.comm, "a) R 9 (b)");
         assert_eq!((status.state, status.threads, status.start, status.kernel_thread), (b'S', 3, 777, false));
         assert!(parse_status(b"12 (a").is_none());
-    }
-
-    #[test]
-    fn containers_of_many_makers() {
-        let id = "0123456789abcdef".repeat(4);
-        for path in [
-            format!("0::/system.slice/docker-{id}.scope"),
-            format!("0::/docker/{id}"),
-            format!("12:pids:/kubepods/burstable/pod1/{id}\n0::/"),
-            format!("0::/kubepods.slice/kubepods-pod1.slice/cri-containerd-{id}.scope"),
-            format!("0::/kubepods.slice/crio-{id}.scope/container"),
-            format!("0::/system.slice:docker:{id}"),
-        ] {
-            assert_eq!(container_in(path.as_bytes()), Some(id.as_str()), "{path}");
-        }
-        for path in ["0::/user.slice/session-1.scope".to_owned(), format!("0::/x/{id}0"), format!("0::/x/0{id}")] {
-            assert_eq!(container_in(path.as_bytes()), None, "{path}");
-        }
     }
 
     #[test]

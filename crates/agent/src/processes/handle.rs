@@ -35,7 +35,7 @@ impl Handle {
                 generation: 0,
                 name: Arc::from(comm),
                 path: empty.clone(),
-                container_id: empty.clone(),
+                cgroup: Arc::default(),
                 service: empty,
             })
         })

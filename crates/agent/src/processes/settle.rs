@@ -122,8 +122,8 @@ impl Processes {
         if let Some((name, path)) = named {
             (identity.name, identity.path) = (name, path);
         }
-        if !ends && let Ok(container) = facts::container(pid, &mut self.strings) {
-            identity.container_id = container;
+        if !ends && let Ok(cgroup) = facts::cgroup(pid, &mut self.cgroups) {
+            identity.cgroup = cgroup;
         }
         if let Some(service) = service {
             identity.service = self.strings.get(&service);

@@ -11,7 +11,7 @@ use everflame_profile::Str;
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::{
-    facts::{self, Strings},
+    facts,
     past::Past,
     patience::Patience,
     publish::Waiting,
@@ -21,7 +21,12 @@ use super::{
     space::{Space, Spaces},
     upkeep::Rounds,
 };
-use crate::{bpf::monotonic_ns, identity::ProcessIdentity};
+use crate::{
+    bpf::monotonic_ns,
+    identity::ProcessIdentity,
+    strings::Strings,
+    who::{Cgroup, Cgroups},
+};
 
 /// Processes that are known at the same time; as many as the kernel's map takes.
 pub const MAX_PROCESSES: usize = 32_768;
@@ -67,6 +72,9 @@ pub struct Processes {
     pub(super) sink: Box<dyn MappingSink + Send>,
     pub(super) shared: Arc<Shared>,
     pub(super) strings: Strings,
+    pub(super) cgroups: Cgroups,
+    /// Of those that are not read yet.
+    no_cgroup: Arc<Cgroup>,
     pub(super) spaces: Spaces,
     pub(super) patience: Patience,
     limit: usize,
@@ -109,6 +117,8 @@ impl Processes {
             sink,
             shared,
             strings: Strings::default(),
+            cgroups: Cgroups::default(),
+            no_cgroup: Arc::default(),
             spaces: Spaces::default(),
             patience: Patience::default(),
             limit,
@@ -183,7 +193,7 @@ impl Processes {
             generation: self.generation,
             name: self.strings.get(name),
             path: Str::clone(&empty),
-            container_id: Str::clone(&empty),
+            cgroup: Arc::clone(&self.no_cgroup),
             service: empty,
         }
     }

@@ -70,10 +70,10 @@ impl Processes {
         for _ in 0..self.rounds.a_second {
             let Some(pid) = self.rounds.to_look.pop() else { break };
             let Some(process) = self.all.get_mut(&pid) else { continue };
-            match facts::container(pid, &mut self.strings) {
-                Ok(container) if container != process.identity.container_id => {
+            match facts::cgroup(pid, &mut self.cgroups) {
+                Ok(cgroup) if cgroup != process.identity.cgroup => {
                     let mut identity = (*process.identity).clone();
-                    identity.container_id = container;
+                    identity.cgroup = cgroup;
                     process.identity = Arc::new(identity);
                     self.shared.correct_life(pid, Arc::clone(&process.identity));
                 }
@@ -123,6 +123,7 @@ impl Processes {
         let all = &self.all;
         self.waiting.sweep(|pid| all.contains_key(&pid));
         self.strings.sweep();
+        self.cgroups.sweep();
         self.past.sweep(monotonic_ns());
         self.spaces.sweep();
         registry.sweep(&mapped);

@@ -1,5 +1,6 @@
 //! `doctor`: what this machine, or a server, needs for profiling, one line a check.
 
+mod kubernetes;
 mod machine;
 mod others;
 mod rights;
@@ -49,6 +50,7 @@ pub fn run(options: DoctorOptions) -> anyhow::Result<ExitCode> {
     checks.extend([rights::user_namespace(), rights::system_calls(), rights::perf_events(), rights::locked_memory()]);
     checks.extend([machine::pid_namespace(), machine::kernel_symbols(), machine::bpffs(), machine::memory_limit()]);
     checks.extend([others::other_samplers(), machine::sampler()]);
+    checks.extend(kubernetes::checks(&options.node));
     if let Some(server) = &options.server {
         checks.extend(server::checks(server, &options.credentials));
     }
