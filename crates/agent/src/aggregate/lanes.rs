@@ -116,3 +116,131 @@ impl Lanes {
 fn key(cgroup: &Cgroup) -> (Str, Str) {
     (Str::clone(&cgroup.pod), Str::clone(&cgroup.container))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::{Cell, RefCell};
+
+    use everflame_profile::{Completeness, Frame, FrameKind, Mapping};
+
+    use super::*;
+    use crate::{
+        aggregate::MAX_STACKS,
+        identity::ProcessIdentity,
+        sample::{RawSample, RawStack},
+        who::Location,
+    };
+
+    /// Odd processes are in a pod, which is named once it is told.
+    #[derive(Default)]
+    struct Facts {
+        told: Cell<bool>,
+        asked: RefCell<Vec<Str>>,
+    }
+
+    impl Describe for Facts {
+        fn process(&self, sample: &RawSample, comm: &str) -> Arc<ProcessIdentity> {
+            let pid = sample.pid;
+            let pod = if pid % 2 == 1 { format!("pod-{pid}") } else { String::new() };
+            let cgroup = Arc::new(Cgroup { pod: pod.into(), ..Cgroup::default() });
+            let (name, path, service) = (comm.into(), Str::default(), Str::default());
+            Arc::new(ProcessIdentity { pid, generation: 1, name, path, cgroup, service })
+        }
+
+        fn location(&self, cgroup: &Cgroup) -> Arc<Location> {
+            self.asked.borrow_mut().push(cgroup.pod.clone());
+            let awaited = !cgroup.pod.is_empty() && !self.told.get();
+            let name = if cgroup.pod.is_empty() || awaited {
+                Vec::new()
+            } else {
+                vec![("k8s.pod.name".into(), cgroup.pod.clone())]
+            };
+            Arc::new(Location { attributes: name, service: Str::default(), awaited })
+        }
+
+        fn executable(&self, _number: u32) -> Option<Arc<Mapping>> {
+            None
+        }
+
+        fn kernel_frame(&self, address: u64) -> Frame {
+            Frame { kind: FrameKind(FrameKind::KERNEL.into()), mapping: None, address, lines: Vec::new() }
+        }
+    }
+
+    fn sample(pid: u32, frame: u64) -> RawSample {
+        RawSample {
+            time: 1,
+            pid,
+            tid: pid,
+            cpu: 0,
+            cgroup: 0,
+            comm: *b"name\0garbage\0\0\0\0",
+            kernel_thread: false,
+            completeness: Completeness::Complete,
+            period: 10,
+            stack: Arc::new(RawStack { kernel: vec![frame], user: vec![] }),
+            late: false,
+            copy: None,
+        }
+    }
+
+    fn pods(batch: &Batch) -> Vec<Option<&str>> {
+        let mut pods: Vec<_> = batch.resources.iter().map(|r| r.get("k8s.pod.name").map(AsRef::as_ref)).collect();
+        pods.sort_unstable();
+        pods
+    }
+
+    #[test]
+    fn those_that_wait_go_under_the_names_of_later() {
+        let facts = Facts::default();
+        let mut lanes = Lanes::new(|| Aggregate::new("n", "00"));
+        for pid in [1, 2, 3, 3] {
+            assert!(lanes.add(&sample(pid, 1), &facts).is_none());
+        }
+        assert_eq!((lanes.samples(), lanes.waiting()), (1, 3));
+        let ready = lanes.seal(&facts).unwrap();
+        assert_eq!((ready.samples(), pods(&ready)), (1, vec![None]));
+        assert!(lanes.seal_waited(&facts, WAIT).is_none(), "they are not named, and there is time");
+        facts.told.set(true);
+        let waited = lanes.seal_waited(&facts, WAIT).unwrap();
+        assert_eq!((waited.samples(), pods(&waited)), (3, vec![Some("pod-1"), Some("pod-3")]));
+        assert_ne!(ready.profiles[0].id, waited.profiles[0].id, "a server would take one for the other");
+        assert_eq!((lanes.waiting(), lanes.seal_waited(&facts, Duration::ZERO)), (0, None));
+        lanes.add(&sample(3, 1), &facts);
+        assert_eq!((lanes.samples(), lanes.waiting()), (1, 0), "it is known by now");
+        assert_eq!((lanes.waited().samples.load(Relaxed), lanes.waited().given_up.load(Relaxed)), (3, 0));
+    }
+
+    #[test]
+    fn nobody_waits_twice_in_vain() {
+        let facts = Facts::default();
+        let mut lanes = Lanes::new(|| Aggregate::new("n", "00"));
+        lanes.add(&sample(1, 1), &facts);
+        let waited = lanes.seal_waited(&facts, Duration::ZERO).unwrap();
+        assert_eq!(pods(&waited), [None]);
+        lanes.add(&sample(1, 1), &facts);
+        assert_eq!((lanes.samples(), lanes.waiting()), (1, 0));
+        // It is named all the same when it can be.
+        facts.told.set(true);
+        assert_eq!(pods(&lanes.seal(&facts).unwrap()), [Some("pod-1")]);
+        assert_eq!(lanes.waited().given_up.load(Relaxed), 1);
+        facts.told.set(false);
+        for pid in 0..=MAX_GIVEN_UP as u32 {
+            lanes.add(&sample(2 * pid + 3, 1), &facts);
+        }
+        lanes.seal_waited(&facts, Duration::ZERO).unwrap();
+        assert!(lanes.given_up.len() <= MAX_GIVEN_UP + 1);
+    }
+
+    #[test]
+    fn when_too_much_waits_it_goes_on_unnamed() {
+        let facts = Facts::default();
+        let mut lanes = Lanes::new(|| Aggregate::new("n", "00"));
+        let mut out = 0;
+        for number in 0..MAX_STACKS as u64 + 10 {
+            out += lanes.add(&sample(1, number), &facts).map_or(0, |batch| batch.samples());
+        }
+        // From there on the pod is not waited for.
+        assert_eq!((out, lanes.waiting(), lanes.samples()), (MAX_STACKS as u64, 0, 10));
+    }
+}

@@ -23,7 +23,7 @@ use serde::{
 use super::{
     client::{Client, ClientError},
     config::Access,
-    object::{Event, Metadata, Object},
+    object::{Event, Metadata, Object, OwnerReference},
     owners::Owners,
     pods::{GRACE, Pods},
 };
@@ -350,8 +350,10 @@ impl Follower {
     }
 
     fn ask(&mut self, pod: &Metadata) {
-        let Some(owner) = self.owners.of(pod).1 else { return };
-        if let Some(owners) = self.owners.ask(&owner, pod, &self.client) {
+        // Another pod of the same owner may have brought the answer already.
+        let (known, to_ask) = self.owners.of(pod);
+        let asked = |owner: OwnerReference| self.owners.ask(&owner, pod, &self.client);
+        if let Some(owners) = to_ask.map_or(Some(known), asked) {
             self.pods.owned(&pod.uid, owners);
         }
     }
