@@ -83,6 +83,25 @@ export interface Process {
   last_seen: string | number;
 }
 
+export interface MeshRow {
+  namespace: string;
+  service: string;
+  pods: number;
+  proxy_samples: number;
+  proxy_seconds: number;
+  workload_samples: number;
+  workload_seconds: number;
+}
+
+/** What the proxies of a service mesh cost, and those sums over all services with one. */
+export interface Mesh extends Covered {
+  containers: string[];
+  proxy_seconds: number;
+  workload_seconds: number;
+  count: number;
+  rows: MeshRow[];
+}
+
 /** What an independent unwinder says of one in `every` of an agent's stacks. */
 export interface SecondOpinion {
   every: number;
@@ -232,6 +251,10 @@ export function series(state: Readonly<State>, step: number, limit: number, sign
 
 export function processes(state: Readonly<State>, signal: AbortSignal): Promise<Covered & { processes: Process[] }> {
   return get("processes", range(state), signal);
+}
+
+export function mesh(state: Readonly<State>, signal: AbortSignal): Promise<Mesh> {
+  return get("mesh", range(state), signal);
 }
 
 /** Sample types, whichever of the two forms the server gives them in. */

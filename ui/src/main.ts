@@ -12,6 +12,7 @@ import { Filter } from "./filter";
 import { FlamePanel } from "./flamegraph/panel";
 import { helpDialog, listen } from "./keyboard";
 import { Login } from "./login";
+import { MeshPanel } from "./mesh";
 import { Notices } from "./notice";
 import { ProcessesPanel } from "./processes";
 import { RangePicker, follows } from "./range";
@@ -26,6 +27,7 @@ const TAB_NAMES: Record<Tab, string> = {
   flame: "Flame graph",
   top: "Top functions",
   processes: "Processes",
+  mesh: "Mesh",
   accounting: "Accounting",
 };
 
@@ -72,8 +74,9 @@ const series = new SeriesPanel(
 const flame = new FlamePanel(store, notices, complete, busy());
 const top = new TopPanel(store, notices, complete, busy());
 const processes = new ProcessesPanel(store, notices, busy());
+const mesh = new MeshPanel(store, busy());
 const accounting = new AccountingPanel(notices, () => store.set({ tab: "accounting" }));
-const panels: Record<Tab, { element: HTMLElement }> = { flame, top, processes, accounting };
+const panels: Record<Tab, { element: HTMLElement }> = { flame, top, processes, mesh, accounting };
 
 const type = h("select", { "aria-label": "Sample type", class: "type" });
 type.addEventListener("change", () => store.set({ type: type.value, zoom: "" }));
@@ -188,6 +191,7 @@ function show(state: Readonly<State>): void {
   if (state.tab === "flame") flame.show(state, tick);
   else if (state.tab === "top") top.show(state, tick);
   else if (state.tab === "processes") processes.show(state, tick);
+  else if (state.tab === "mesh") mesh.show(state, tick);
 }
 
 function refresh(): void {

@@ -1,6 +1,6 @@
 // The page's state is its address: whatever is looked at can be sent as a link and comes back by back and forward.
 
-export const TABS = ["flame", "top", "processes", "accounting"] as const;
+export const TABS = ["flame", "top", "processes", "mesh", "accounting"] as const;
 export type Tab = (typeof TABS)[number];
 
 export interface State {

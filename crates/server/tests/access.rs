@@ -25,6 +25,7 @@ const TABLE: [(&str, &str, [u16; 5]); 26] = [
     ("GET", "/api/v1/labels", [401, 403, 200, 200, 200]),
     ("GET", "/api/v1/labels/{name}/values", [401, 403, 200, 200, 200]),
     ("GET", "/api/v1/processes", [401, 403, 200, 200, 200]),
+    ("GET", "/api/v1/mesh", [401, 403, 200, 200, 200]),
     ("GET", "/api/v1/nodes", [401, 403, 200, 200, 200]),
     ("GET", "/api/v1/accounting", [401, 403, 200, 200, 200]),
     ("GET", "/api/v1/symbols", [401, 403, 200, 200, 200]),

@@ -4,7 +4,7 @@
 const SHORT_NAMES: [(&str, &[&str]); 11] = [
     ("namespace", &["k8s.namespace.name"]),
     ("pod", &["k8s.pod.name"]),
-    ("container", &["k8s.container.name"]),
+    ("container", &["k8s.container.name", "container.name"]),
     ("workload", &WORKLOAD),
     ("service", &["service.name"]),
     ("node", &["host.name"]),
@@ -16,19 +16,20 @@ const SHORT_NAMES: [(&str, &[&str]); 11] = [
 ];
 
 /// Names of the owners of a pod, the outermost first.
-const WORKLOAD: [&str; 7] = [
+const WORKLOAD: [&str; 8] = [
     "k8s.deployment.name",
     "k8s.statefulset.name",
     "k8s.daemonset.name",
     "k8s.cronjob.name",
+    "k8s.workload.name",
     "k8s.job.name",
     "k8s.replicaset.name",
     "k8s.replicationcontroller.name",
 ];
 
 /// The attribute name that a written name stands for: short names are replaced,
-/// everything else stays as it is. `workload` stays too, since it is whichever of
-/// several attributes is set. A name without dots also means every stored attribute
+/// everything else stays as it is. Those stay too that are whichever of several
+/// attributes is set. A name without dots also means every stored attribute
 /// that equals it once all but letters and digits of the attribute are underscores.
 pub fn resolve_label(name: &str) -> String {
     match SHORT_NAMES.iter().find(|(short, _)| *short == name) {
@@ -39,7 +40,8 @@ pub fn resolve_label(name: &str) -> String {
 
 /// The attributes that a resolved name may stand for; the first that is set counts.
 pub(crate) fn candidates(name: &str) -> Vec<&str> {
-    if name == "workload" { WORKLOAD.to_vec() } else { vec![name] }
+    let several = SHORT_NAMES.iter().find(|(short, attributes)| *short == name && attributes.len() > 1);
+    several.map_or_else(|| vec![name], |(_, attributes)| attributes.to_vec())
 }
 
 /// Whether a stored attribute is meant by a resolved name.
@@ -58,7 +60,9 @@ mod tests {
         assert_eq!(resolve_label("pod"), "k8s.pod.name");
         assert_eq!(resolve_label("workload"), "workload");
         assert_eq!(resolve_label("k8s_pod_name"), "k8s_pod_name");
+        assert_eq!(resolve_label("container"), "container");
         assert_eq!(candidates("workload")[0], "k8s.deployment.name");
+        assert_eq!(candidates("container"), ["k8s.container.name", "container.name"]);
         assert_eq!(candidates("pod"), ["pod"], "a quoted name is what it says");
         assert!(means("k8s_pod_name", "k8s.pod.name"));
         assert!(means("k8s.pod.name", "k8s.pod.name"));

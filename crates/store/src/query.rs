@@ -114,7 +114,7 @@ pub struct ProcessInfo {
     pub process: Str,
     /// Distinct threads seen.
     pub thread_count: u64,
-    /// `k8s.container.name`, else `container.id`.
+    /// `k8s.container.name`, else `container.name`, else `container.id`.
     pub container: Str,
     /// `k8s.pod.name`.
     pub pod: Str,

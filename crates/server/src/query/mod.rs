@@ -5,6 +5,7 @@ pub mod diff;
 pub mod flamegraph;
 pub mod json;
 pub mod labels;
+pub mod mesh;
 pub mod names;
 pub mod nodes;
 pub mod params;

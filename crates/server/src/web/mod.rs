@@ -51,6 +51,7 @@ fn routes() -> Vec<Route> {
         ("GET", "/api/v1/labels", Needs::Reader, get(pages::labels)),
         ("GET", "/api/v1/labels/{name}/values", Needs::Reader, get(pages::label_values)),
         ("GET", "/api/v1/processes", Needs::Reader, get(pages::processes)),
+        ("GET", "/api/v1/mesh", Needs::Reader, get(pages::mesh)),
         ("GET", "/api/v1/nodes", Needs::Reader, get(pages::nodes)),
         ("GET", "/api/v1/accounting", Needs::Reader, get(pages::accounting)),
         ("GET", "/api/v1/symbols", Needs::Reader, get(pages::symbols)),

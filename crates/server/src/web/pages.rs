@@ -16,7 +16,7 @@ use crate::{
     app::App,
     ingest::body::{self, Encoding},
     query::{
-        accounting as accounts, diff as difference, flamegraph as flame, labels as label, nodes as agents,
+        accounting as accounts, diff as difference, flamegraph as flame, labels as label, mesh, nodes as agents,
         processes as process, series as time_series, symbols as executables, top as table,
     },
     symbols::{MAX_INDEX_BYTES, Put},
@@ -73,6 +73,12 @@ pub async fn label_values(State(app): Shared, caller: Caller, name: Named, uri: 
 pub async fn processes(State(app): Shared, caller: Caller, uri: Uri) -> Answer {
     let selection = process::request(&uri)?;
     app.query(&caller, move |_, store| process::answer(store, &selection)).await.map(json)
+}
+
+/// What the proxies of a mesh cost.
+pub async fn mesh(State(app): Shared, caller: Caller, uri: Uri) -> Answer {
+    let request = mesh::Request::new(&uri)?;
+    app.query(&caller, move |_, store| request.answer(store)).await.map(json)
 }
 
 /// Agents.

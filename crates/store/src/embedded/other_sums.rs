@@ -219,7 +219,7 @@ pub(crate) fn processes(sources: &[Source], selection: &Selection) -> io::Result
         &["host.name"],
         &["process.pid"],
         &["process.executable.name"],
-        &["k8s.container.name", "container.id"],
+        &["k8s.container.name", "container.name", "container.id"],
         &["k8s.pod.name"],
         &["k8s.namespace.name"],
         &["service.name"],

@@ -2,7 +2,7 @@
 //!
 //! A ReplicaSet's Deployment is in its name, which ends in the pod's label `pod-template-hash`; a
 //! Job's CronJob likewise, with the time that it was due. Where names do not tell, the owner is
-//! asked for, if our account may.
+//! asked for, if our account may. A pod that nobody owns is its own workload.
 
 use std::time::{Duration, Instant};
 
@@ -38,8 +38,10 @@ impl Owners {
     /// The owners of a pod, the nearest first, as far as they are known without asking; and the
     /// one to ask for, if that would tell more.
     pub fn of(&self, pod: &Metadata) -> (Vec<Owner>, Option<OwnerReference>) {
-        // The kubelet's copies of static pods are the node's.
-        let Some(owner) = pod.controller().filter(|owner| owner.kind != "Node") else { return (Vec::new(), None) };
+        // The kubelet's copies of static pods are the node's, which is no workload.
+        let Some(owner) = pod.controller().filter(|owner| owner.kind != "Node") else {
+            return (vec![("Pod".into(), pod.name.clone())], None);
+        };
         let mut owners = vec![(owner.kind.clone(), owner.name.clone())];
         if url(owner, &pod.namespace).is_none() {
             return (owners, None);
@@ -149,6 +151,7 @@ mod tests {
         let mut other = owner.clone();
         (other.controller, other.name) = (false, "not this one".into());
         Metadata {
+            name: "cart-1".into(),
             namespace: "shop".into(),
             labels,
             owner_references: vec![other, owner],
@@ -174,13 +177,14 @@ mod tests {
             (owner("v1", "ReplicationController", "old"), "", "ReplicationController/old", false),
             (owner("argoproj.io/v1alpha1", "Workflow", "build"), "", "Workflow/build", false),
             (owner("argoproj.io/v1alpha1", "Job", "build"), "", "Job/build", false),
-            (owner("v1", "Node", "node1"), "", "", false),
+            (owner("v1", "Node", "node1"), "", "Pod/cart-1", false),
             (owner("apps/v1", "ReplicaSet", "../../secrets"), "", "ReplicaSet/../../secrets", false),
         ] {
             let (found, to_ask) = owners.of(&pod(owner, hash));
             assert_eq!((names(&found), to_ask.is_some()), (told.to_owned(), asks));
         }
-        assert_eq!(owners.of(&Metadata::default()).0, [], "nobody's");
+        let nobodys = Metadata { name: "debug".into(), ..Metadata::default() };
+        assert_eq!(names(&owners.of(&nobodys).0), "Pod/debug");
     }
 
     #[test]

@@ -339,6 +339,7 @@ impl Follower {
     fn take(&self, pod: Object) -> Option<Metadata> {
         let (owners, to_ask) = self.owners.of(&pod.metadata);
         let rest = to_ask.is_some().then(|| Metadata {
+            name: pod.metadata.name.clone(),
             namespace: pod.metadata.namespace.clone(),
             uid: pod.metadata.uid.clone(),
             creation_timestamp: pod.metadata.creation_timestamp.clone(),
