@@ -6,7 +6,7 @@ mod common;
 use std::collections::BTreeSet;
 
 use common::{
-    batch::{Made, now, report},
+    batch::{Made, labels, now, report},
     closed::Closed,
 };
 use everflame_profile::{Completeness, ExecutableOpinion, SecondOpinion, report::REPORT_HEADER};
@@ -119,6 +119,13 @@ fn answers_have_the_shape_that_the_document_says() {
     let header = serde_json::to_string(&sent).expect("JSON");
     let headers = [protobuf, (REPORT_HEADER, header.as_str())];
     assert_eq!(server.request("admin", "POST", "/v1development/profiles", &headers, &made.bytes()).status, 200);
+    // A proxy in a pod, for what it costs.
+    let mut proxy =
+        Made::of(2, "envoy", 11).stack(&["_start", "main"], Completeness::Complete, now() - 7_000_000_000, 3);
+    let said = [("k8s.namespace.name", "shop"), ("k8s.pod.name", "cart-1"), ("k8s.container.name", "istio-proxy")];
+    proxy.batch.resources.iter_mut().for_each(|resource| *resource = labels(&said));
+    let headers = [protobuf];
+    assert_eq!(server.request("admin", "POST", "/v1development/profiles", &headers, &proxy.bytes()).status, 200);
     let program = std::fs::read(std::env::current_exe().expect("this program")).expect("its bytes");
     let index = everflame_symbols::build_index(&program, "this-test", &Default::default()).expect("an index");
     let id = everflame_symbols::Index::parse(index.as_slice()).expect("an index").content_id().to_string();
@@ -140,7 +147,7 @@ fn answers_have_the_shape_that_the_document_says() {
         }
         checked += 1;
     }
-    assert_eq!(checked, 14);
+    assert_eq!(checked, 15);
     // Parameters that the document names are understood: a wrong value of each is refused.
     for (path, operation) in document["paths"].as_object().expect("paths") {
         for parameter in operation["get"]["parameters"].as_array().into_iter().flatten() {

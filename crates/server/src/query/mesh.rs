@@ -73,9 +73,11 @@ impl Request {
         }
         let proxies = params.get("containers").unwrap_or(PROXIES).split(',').map(str::trim);
         let proxies: Vec<String> = proxies.filter(|name| !name.is_empty()).map(str::to_owned).collect();
-        if proxies.is_empty() || proxies.len() > MAX_PROXIES {
+        // What Kubernetes takes as a container's name.
+        let plain = |name: &String| name.len() <= 63 && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+        if proxies.is_empty() || proxies.len() > MAX_PROXIES || !proxies.iter().all(plain) {
             return Err(ApiError::bad_request(format!(
-                "containers: name one proxy's container at least, {MAX_PROXIES} at most"
+                "containers: give names of proxies' containers, {MAX_PROXIES} at most, with commas in between"
             )));
         }
         Ok(Self { selection, proxies, limit: params.number("limit", DEFAULT_ROWS)? })
@@ -205,7 +207,7 @@ mod tests {
     fn parameters() {
         assert_eq!(request("").expect("defaults").proxies, ["istio-proxy", "linkerd-proxy"]);
         assert_eq!(request("containers=envoy,%20proxy").expect("names").proxies, ["envoy", "proxy"]);
-        for bad in ["containers=,", "type=wall", &format!("containers={}", "a,".repeat(17))] {
+        for bad in ["containers=,", "containers=a.b", "type=wall", &format!("containers={}", "a,".repeat(17))] {
             assert!(request(&bad.replace(' ', "%20")).is_err(), "{bad}");
         }
     }
