@@ -16,7 +16,7 @@ use everflame_server::{Config, Error, Server, access::AccessConfig, web};
 use serde_json::{Value, json};
 
 /// For each route, what nobody, an agent, a reader, an admin and a reader of all projects get.
-const TABLE: [(&str, &str, [u16; 5]); 26] = [
+const TABLE: [(&str, &str, [u16; 5]); 27] = [
     ("GET", "/api/v1/flamegraph", [401, 403, 200, 200, 200]),
     ("GET", "/api/v1/top", [401, 403, 200, 200, 200]),
     ("GET", "/api/v1/series", [401, 403, 200, 200, 200]),
