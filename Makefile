@@ -14,10 +14,10 @@ export PATH := $(CURDIR)/.tools/bin:$(HOME)/.cargo/bin:$(PATH)
 export CLANG ?= $(firstword $(wildcard $(foreach v,21 20 19 18 17 16 15,/usr/bin/clang-$(v))) clang)
 CLANG_FORMAT ?= $(firstword $(wildcard $(subst clang-,clang-format-,$(CLANG))) clang-format)
 
-.PHONY: help build run test test-quick test-kernels test-kubernetes lint format fuzz record-stacks bench soak screenshot clean setup
+.PHONY: help build run test test-quick test-kernels test-kubernetes build-arm64 lint format fuzz record-stacks bench soak screenshot clean setup
 
 help: ## this list
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 22
+	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 22
 
 setup: ## install what building needs (make does it by itself)
 	@scripts/setup.sh build
@@ -38,6 +38,11 @@ build: ui/dist/index.html ## the finished program at target/release/everflame
 	@scripts/setup.sh build
 	cargo build --release --package everflame --bins
 	@mkdir -p target/release && ln -f $(BINARY) $(PROGRAM)
+
+ARM64 := aarch64-unknown-linux-gnu
+build-arm64: ui/dist/index.html ## the same for 64-bit ARM: target/aarch64-unknown-linux-gnu/release/everflame
+	@scripts/setup.sh arm64
+	cargo build --release --target $(ARM64) --package everflame --bins
 
 run: build ## build, then sample this machine and show it at http://127.0.0.1:4040
 	@scripts/setup.sh run

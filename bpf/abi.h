@@ -5,6 +5,8 @@
 #ifndef EVERFLAME_ABI_H
 #define EVERFLAME_ABI_H
 
+#include "arch.h"
+
 /* ---- unwind tables -------------------------------------------------------------------
  * A table is a run of 64-byte elements in one linear space that is cut into chunks of
  * 16,384 elements (1 MiB): element n of the space is element n % 16384 of chunk n / 16384.
@@ -70,11 +72,13 @@ enum ra_kind {
     RA_CFA_8 = 0,        /* at cfa - 8 */
     RA_SP = 1,           /* at sp + ra_offset, sp before this step (signal frames) */
     RA_REGISTER = 2,     /* in register number ra_offset, where it is known */
+    RA_RECORD = 3,       /* at cfa + fp_offset + 8: behind the caller's fp, where that is saved at all */
+    RA_CFA_WORDS = 4,    /* at cfa + ra_offset words of 8 bytes */
 };
 #define RULE_SIGNAL 1    /* the caller's pc is exact, not a return address */
 #define RULE_SWITCH 2    /* the caller is on another stack (Go's system stacks) */
 #define RULE_PEEK 4      /* where a thread stands: look at its code first (peek.h) */
-#define RULE_RBX 8       /* the caller's rbx is at cfa + ra_offset, unchanged where that is 0; else unknown */
+#define RULE_RBX 8       /* x86-64: the caller's rbx is at cfa + ra_offset, unchanged where that is 0; else unknown */
 
 struct unwind_rule {
     __u8 cfa;
@@ -105,7 +109,7 @@ struct mapping {
     __u64 start;
     __u64 bias;          /* ELF virtual address = pc - bias */
     __u32 pages;         /* of 4 KiB */
-    __u32 executable;    /* EXECUTABLE_ANON, or a number >= 8 */
+    __u32 executable;    /* EXECUTABLE_ANON, or a number >= 16 */
 };
 
 struct process {         /* value of the map `processes`, keyed by pid (thread group) */
@@ -118,10 +122,11 @@ struct process {         /* value of the map `processes`, keyed by pid (thread g
 
 /* ---- frames and samples ---------------------------------------------------------------
  * A user frame is one word: executable number in the top 20 bits, ELF virtual address of
- * an instruction inside the call below; numbers below 8 are the top bits of an absolute
+ * an instruction inside the call below; numbers below 16 are the top bits of an absolute
  * address. A kernel frame is its address. */
 
 #define FRAME_ADDRESS_BITS 44
+#define ABSOLUTE_MASK ((1ull << 48) - 1)
 #define USER_FRAMES 1024
 #define KERNEL_FRAMES 127
 #define FRAME_SLOTS 2048 /* a power of two above USER_FRAMES + KERNEL_FRAMES */
@@ -163,7 +168,6 @@ struct sample {
 };
 
 /* Where a thread stands in user space. Rules may name any of the general registers. */
-#define GENERAL_REGISTERS 16
 struct registers {
     __u64 pc, sp, fp, lr;               /* lr: 0 on x86 */
     __u64 general[GENERAL_REGISTERS];   /* by DWARF's numbers */
@@ -195,6 +199,8 @@ struct options {         /* read-only data, set before load */
     __u32 only_wanted;   /* sample only the processes in the map `wanted` and their children */
     __u32 copy_every;    /* every so manieth user stack is copied though its walk was fine; 0: none */
     __u64 copy_rate;     /* bytes of stacks copied a second and CPU, at most */
+    __u64 address_mask;  /* the bits of user addresses, where others sign them */
+    __u64 kernel_stack;  /* bytes of a kernel stack */
 };
 
 struct control {         /* written by user space while the programs run */

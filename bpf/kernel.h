@@ -44,6 +44,12 @@ struct task_struct {
     struct signal_struct *signal;
 };
 
+#ifdef __TARGET_ARCH_arm64
+struct pt_regs {
+    struct user_pt_regs user_regs; /* only its size is asked for */
+};
+#endif
+
 #pragma clang attribute pop
 
 #endif

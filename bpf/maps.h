@@ -119,4 +119,6 @@ struct {
 /* Set by the loader. The only read-only data, so that it starts at offset 0. */
 const volatile struct options options;
 
+static __always_inline __u64 address_mask(void) { return options.address_mask; }
+
 #endif

@@ -28,52 +28,28 @@ static __always_inline void count_gap(struct counters *c, __u64 now, __u64 tid, 
         c->missed_perhaps_idle += missed;
 }
 
-#define USER_32 0x23 /* code segment of a 32-bit program */
-
-/* Into the walk, by DWARF's numbers. */
-#define TAKE_REGISTERS(w, regs)                                                                                        \
-    do {                                                                                                               \
-        struct registers *at = &(w)->from.at;                                                                          \
-        at->pc = (regs)->rip;                                                                                          \
-        at->sp = at->general[7] = (regs)->rsp;                                                                         \
-        at->fp = at->general[6] = (regs)->rbp;                                                                         \
-        at->lr = 0;                                                                                                    \
-        at->general[0] = (regs)->rax;                                                                                  \
-        at->general[1] = (regs)->rdx;                                                                                  \
-        at->general[2] = (regs)->rcx;                                                                                  \
-        at->general[3] = (regs)->rbx;                                                                                  \
-        at->general[4] = (regs)->rsi;                                                                                  \
-        at->general[5] = (regs)->rdi;                                                                                  \
-        at->general[8] = (regs)->r8;                                                                                   \
-        at->general[9] = (regs)->r9;                                                                                   \
-        at->general[10] = (regs)->r10;                                                                                 \
-        at->general[11] = (regs)->r11;                                                                                 \
-        at->general[12] = (regs)->r12;                                                                                 \
-        at->general[13] = (regs)->r13;                                                                                 \
-        at->general[14] = (regs)->r14;                                                                                 \
-        at->general[15] = (regs)->r15;                                                                                 \
-        (w)->narrow = ((regs)->cs & 0xff) == USER_32;                                                                  \
-    } while (0)
-
 /* User registers of the current task, wherever it was interrupted. */
 static __always_inline int user_registers(struct bpf_perf_event_data *ctx, struct task_struct *task, struct walk *w) {
-    if ((ctx->regs.cs & 3) == 3) {
-        TAKE_REGISTERS(w, &ctx->regs);
+    if (IS_USER(&ctx->regs)) {
+        TAKE_REGISTERS(&w->from.at, &ctx->regs);
+        w->narrow = IS_NARROW(&ctx->regs);
         return 1;
     }
-    struct pt_regs *at, regs;
+    void *at;
+    struct NATIVE_REGISTERS *regs = (void *)w->room;
     if (bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_task_pt_regs))
         at = (void *)bpf_task_pt_regs((void *)bpf_get_current_task_btf());
-    else /* before 5.15: they are at the top of the 16 KiB kernel stack */
-        at = BPF_CORE_READ(task, stack) + 16384 - sizeof(struct pt_regs);
-    if (bpf_probe_read_kernel(&regs, sizeof(regs), at) || (regs.cs & 3) != 3)
+    else /* before 5.15: they are at the top of the kernel stack */
+        at = BPF_CORE_READ(task, stack) + options.kernel_stack - NATIVE_REGISTERS_SIZE;
+    if (bpf_probe_read_kernel(regs, sizeof(*regs), at) || !IS_USER(regs))
         return 0;
-    TAKE_REGISTERS(w, &regs);
+    TAKE_REGISTERS(&w->from.at, regs);
+    w->narrow = IS_NARROW(regs);
     return 1;
 }
 
 static __always_inline void take_kernel_frames(struct bpf_perf_event_data *ctx, struct walk *w) {
-    if ((ctx->regs.cs & 3) == 3)
+    if (IS_USER(&ctx->regs))
         return;
     long bytes = bpf_get_stack(ctx, w->frames, KERNEL_FRAMES * 8, 0);
     if (bytes <= 0)

@@ -4,7 +4,6 @@
 #ifndef EVERFLAME_STEP_H
 #define EVERFLAME_STEP_H
 
-#define RBX 3 /* DWARF's number */
 #define CONTINUE 0
 #define STOP 1
 
@@ -60,43 +59,48 @@ static __always_inline struct mapping *mapping_of(struct walk *w, __u64 pc) {
     return m;
 }
 
-/* Whether the bytes before a return address are a call instruction. */
+/* Whether a call instruction stands before a return address. */
 static __always_inline int follows_call(__u64 ra) {
-    __u8 b[8]; /* b[8 - n] is the byte n before ra */
-    if (bpf_probe_read_user(b, 8, (void *)(ra - 8)))
-        return 0;
-    if (b[3] == 0xe8) /* call rel32 */
-        return 1;
-    if (b[6] == 0xff && (b[7] & 0xf8) == 0xd0) /* call reg, perhaps after a REX prefix */
-        return 1;
-    if (b[6] == 0xff && (b[7] & 0xf8) == 0x10 && b[7] != 0x14 && b[7] != 0x15) /* call [reg] */
-        return 1;
-    if (b[5] == 0xff && ((b[6] & 0xf8) == 0x50 || b[6] == 0x14)) /* call [reg+disp8], [sib] */
-        return 1;
-    if (b[4] == 0xff && b[5] == 0x54) /* call [sib+disp8] */
-        return 1;
-    if (b[2] == 0xff && (b[3] == 0x15 || (b[3] & 0xf8) == 0x90)) /* call [rip+disp32], [reg+disp32] */
-        return 1;
-    return b[1] == 0xff && b[2] == 0x94; /* call [sib+disp32] */
+    __u8 before[8];
+    return !bpf_probe_read_user(before, 8, (void *)(ra - 8)) && is_call(before);
+}
+
+/* There is no return address: a root, if that is how roots are told. */
+static __always_inline int stop_without_caller(struct walk *w, __u64 fp) {
+    return stop(w, ZERO_ENDS && !fp ? COMPLETE : NO_UNWIND_INFO);
 }
 
 /* Code without unwind data: by frame pointer, and only where it proves right. */
 static __always_inline int step_by_frame_pointer(struct walk *w) {
-    __u64 words[2], fp = w->fp;
+    __u64 words[2], fp = w->fp, ra;
     if (fp < w->sp || fp & 7)
         return stop(w, NO_UNWIND_INFO);
     if (bpf_probe_read_user(words, sizeof(words), (void *)fp))
         return stop(w, UNREADABLE_MEMORY);
-    if (!words[1] || !words[0])
-        return stop(w, NO_UNWIND_INFO);
-    if (!mapping_of(w, words[1] - 1) || !follows_call(words[1]))
+    ra = RETURN_ADDRESS(words[1]);
+    if (!ra || !words[0])
+        return stop_without_caller(w, ra | words[0]);
+    if (!mapping_of(w, ra - 1) || !follows_call(ra))
         return stop(w, UNVERIFIED_FRAME_POINTER);
     w->known = 0;
-    w->pc = words[1];
+    w->pc = ra;
     w->fp = words[0];
     w->sp = fp + 16;
+    w->bound = !RECORD_ENDS_FRAME;
     w->exact = 0;
     return CONTINUE;
+}
+
+/* A frame of which sp is not known, for it was found by frame pointer: only what else is
+ * said of it leads on. A function that stores a frame record lets fp point there. */
+static __always_inline int step_within_bound(struct walk *w, struct unwind_rule *rule) {
+    __u64 fp = w->fp;
+    if (rule->cfa != CFA_SP || rule->fp != FP_CFA || rule->ra != RA_RECORD)
+        return stop(w, NO_UNWIND_INFO);
+    int going = step_by_frame_pointer(w);
+    w->sp = fp - rule->fp_offset;
+    w->bound = 0;
+    return going;
 }
 
 /* A register that a rule goes by. Returns 0 where it is not known of this frame. */
@@ -105,13 +109,15 @@ static __always_inline int known_register(struct walk *w, __u64 number, __u64 *v
     number &= GENERAL_REGISTERS - 1;
     if (!(w->known >> number & 1))
         return 0;
-    *value = number == RBX ? w->rbx : w->from.at.general[number];
+    *value = number == CARRIED ? w->carried : w->from.at.general[number];
     return 1;
 }
 
 static __always_inline int step_by_rule(struct walk *w, struct unwind_rule *rule) {
     __u64 sp = w->sp, fp = w->fp, cfa, caller[2];
     __s64 offset = rule->cfa_offset;
+    if (!RECORD_ENDS_FRAME && w->bound && rule->cfa != CFA_FP && rule->cfa != CFA_END)
+        return step_within_bound(w, rule);
     switch (rule->cfa) {
     case CFA_SP:
         cfa = sp + offset;
@@ -142,47 +148,65 @@ static __always_inline int step_by_rule(struct walk *w, struct unwind_rule *rule
     default:
         return stop(w, NO_UNWIND_INFO);
     }
-    /* A stack only grows down, but for signal handlers and Go, which go to other ones. */
+    /* A stack only grows down, but for signal handlers and Go, which go to other ones, and
+     * functions that have put nothing there. */
     int signal = rule->flags & RULE_SIGNAL;
-    if (!(rule->flags & (RULE_SIGNAL | RULE_SWITCH)) && cfa <= sp)
+    if (!(rule->flags & (RULE_SIGNAL | RULE_SWITCH)) && (cfa < sp || (cfa == sp && rule->ra != RA_REGISTER)))
         return stop(w, UNVERIFIED_FRAME_POINTER);
-    __s64 fp_offset = rule->fp_offset;
+    __u64 fp_at = cfa + rule->fp_offset, ra_at = cfa - 8;
+    if (rule->ra == RA_SP)
+        ra_at = sp + rule->ra_offset;
+    else if (rule->ra == RA_RECORD)
+        ra_at = fp_at + 8;
+    else if (rule->ra == RA_CFA_WORDS)
+        ra_at = cfa + rule->ra_offset * 8ll;
+    int fp_saved = rule->fp == FP_CFA;
     if (rule->ra == RA_REGISTER) {
         if (!known_register(w, rule->ra_offset, &caller[1]))
             return stop(w, NO_UNWIND_INFO);
-    } else if (rule->ra == RA_SP) {
-        if (bpf_probe_read_user(&caller[1], 8, (void *)(sp + rule->ra_offset)))
-            return stop(w, UNREADABLE_MEMORY);
-    } else if (rule->fp == FP_CFA && fp_offset == -16) {
-        if (bpf_probe_read_user(caller, 16, (void *)(cfa - 16)))
+    } else if (fp_saved && ra_at == fp_at + 8) {
+        if (bpf_probe_read_user(caller, 16, (void *)fp_at))
             return stop(w, UNREADABLE_MEMORY);
         fp = caller[0];
-    } else if (bpf_probe_read_user(&caller[1], 8, (void *)(cfa - 8))) {
+        fp_saved = 0;
+    } else if (bpf_probe_read_user(&caller[1], 8, (void *)ra_at)) {
         return stop(w, UNREADABLE_MEMORY);
     }
-    if (rule->fp == FP_CFA && !(rule->ra == RA_CFA_8 && fp_offset == -16)) {
-        if (bpf_probe_read_user(&fp, 8, (void *)(cfa + fp_offset)))
+    if (fp_saved) {
+        if (bpf_probe_read_user(&fp, 8, (void *)fp_at))
             return stop(w, UNREADABLE_MEMORY);
     } else if (rule->fp == FP_SP || rule->fp == FP_FP) {
         __u64 base = rule->fp == FP_SP ? sp : fp;
-        if (bpf_probe_read_user(&fp, 8, (void *)(base + fp_offset)))
+        if (bpf_probe_read_user(&fp, 8, (void *)(base + rule->fp_offset)))
             return stop(w, UNREADABLE_MEMORY);
     } else if (rule->fp == FP_UNKNOWN) {
         fp = 0; /* what builds on it fails its check, rather than being wrong */
     }
-    w->known &= rule->flags & RULE_RBX ? 1u << RBX : 0;
-    if (w->known && rule->ra_offset && bpf_probe_read_user(&w->rbx, 8, (void *)(cfa + rule->ra_offset)))
+    __u64 carried_at = 0;
+    if (signal && rule->ra == RA_SP) { /* the kernel stored all registers there */
+        w->known = 1u << CARRIED;
+        carried_at = sp + SIGNAL_CARRIED;
+    } else {
+        w->known &= rule->flags & RULE_RBX ? 1u << CARRIED : 0;
+        if (w->known && rule->ra_offset)
+            carried_at = cfa + rule->ra_offset;
+    }
+    if (carried_at && bpf_probe_read_user(&w->carried, 8, (void *)carried_at))
         w->known = 0;
+    caller[1] = RETURN_ADDRESS(caller[1]);
     if (!caller[1])
-        return stop(w, NO_UNWIND_INFO);
+        return stop_without_caller(w, fp);
     w->pc = caller[1];
     w->sp = cfa;
     w->fp = fp;
+    w->bound = 0;
     w->exact = signal != 0;
     return CONTINUE;
 }
 
+#if PEEKS
 #include "peek.h"
+#endif
 
 /* Takes the frame at the walk's pc and goes to its caller. Returns STOP at the end, with
  * the reason in the walk. Global functions of the oldest kernels take scalars only. */
@@ -198,7 +222,7 @@ __noinline int step(__u32 cpu) {
     struct mapping *m = mapping_of(w, pc);
     if (!m) {
         if (w->exact) {
-            push(w, pc & 0x7fffffffffffull);
+            push(w, pc & ABSOLUTE_MASK);
             w->user_taken++;
         }
         return stop(w, UNKNOWN_MAPPING);
@@ -206,7 +230,7 @@ __noinline int step(__u32 cpu) {
     __u32 executable = m->executable;
     w->user_taken++;
     __u64 address = (pc - m->bias) & ((1ull << FRAME_ADDRESS_BITS) - 1);
-    push(w, executable == EXECUTABLE_ANON ? pc & 0x7fffffffffffull : (__u64)executable << FRAME_ADDRESS_BITS | address);
+    push(w, executable == EXECUTABLE_ANON ? pc & ABSOLUTE_MASK : (__u64)executable << FRAME_ADDRESS_BITS | address);
     if (w->narrow)
         return stop(w, NO_UNWIND_INFO);
     if (executable == EXECUTABLE_ANON)
@@ -222,11 +246,13 @@ __noinline int step(__u32 cpu) {
     struct unwind_rule *rule = rule_of(table - 1, address);
     if (!rule || rule->cfa == CFA_NONE)
         return step_by_frame_pointer(w);
+#if PEEKS
     if (w->exact && rule->flags & RULE_PEEK) {
         int seen = step_by_code(w);
         if (seen != NOTHING_SEEN)
             return seen;
     }
+#endif
     return step_by_rule(w, rule);
 }
 
@@ -235,8 +261,9 @@ static __always_inline void walk_to_root(struct walk *w, __u32 cpu) {
     w->pc = w->from.at.pc;
     w->sp = w->from.at.sp;
     w->fp = w->from.at.fp;
-    w->rbx = w->from.at.general[RBX];
-    w->known = (1u << GENERAL_REGISTERS) - 1;
+    w->carried = w->from.at.general[CARRIED];
+    w->known = ~0u;
+    w->bound = 0;
     w->exact = 1;
     w->reason = DEPTH_LIMIT;
     for (int i = 0; i < USER_FRAMES + 1; i++)

@@ -14,8 +14,10 @@ struct walk {
     __u32 generation;
     __u32 exact;         /* pc is where the thread stands, not a return address */
     __u32 reason;        /* enum completeness, once the walk has stopped */
-    __u32 known;         /* bit n: register n is the frame's. All at the leaf, later rbx at most */
-    __u64 rbx;           /* the frame's, where it is known */
+    __u32 known;         /* bit n: register n is the frame's. All at the leaf, later CARRIED at most */
+    __u64 carried;       /* the frame's register CARRIED, where it is known */
+    __u32 bound;         /* the frame was found by frame pointer: sp is no more than a lower bound */
+    __u32 unused;
     __u32 narrow;        /* code of 32 bits: nothing of it is walked */
     __u32 late;          /* an executable without a table yet, or 1: a mapping not known yet, code not there */
     struct user_state from;

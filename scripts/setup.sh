@@ -2,6 +2,7 @@
 # Prepares a Debian (12 or newer) or Ubuntu machine to build, run or test Everflame.
 #
 #   scripts/setup.sh build   compilers and libraries, a Rust and a Node toolchain
+#   scripts/setup.sh arm64   build + what building for arm64 needs
 #   scripts/setup.sh run     what the kernel needs to be sampled: bpffs, tracefs, checks
 #   scripts/setup.sh lint    build + formatters
 #   scripts/setup.sh test    all of these + the programs that the tests profile
@@ -13,8 +14,8 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 level="${1:-build}"
-case "$level" in build | run | lint | test) ;; *)
-    echo "setup: unknown level '$level': use build, run, lint or test" >&2
+case "$level" in build | arm64 | run | lint | test) ;; *)
+    echo "setup: unknown level '$level': use build, arm64, run, lint or test" >&2
     exit 2
     ;;
 esac
@@ -109,6 +110,18 @@ rust() {
     fi
 }
 
+# What building for arm64 needs beside the compilers: Rust's libraries, and libelf and zlib,
+# unpacked into .tools so that the machine itself need not know of another architecture.
+arm64() {
+    local triple=aarch64-unknown-linux-gnu
+    export PATH="$HOME/.cargo/bin:$PATH"
+    if have rustup && ! rustup target list --installed | grep -qx "$triple"; then
+        say "installing Rust's libraries for arm64"
+        timeout 300 rustup target add "$triple" >/dev/null 2>&1 || "$1" "install Rust's libraries for arm64: run 'rustup target add $triple'"
+    fi
+    tests/kernels/cross.sh .tools/arm64 arm64 libelf-dev zlib1g-dev || "$1" "fetch libelf and zlib for arm64 from Debian's mirror"
+}
+
 node_is_new_enough() { have node && have npm && [ "$(node -p 'process.versions.node.split(".")[0]')" -ge 20 ]; }
 
 # The page is built by Node 20 or newer. Where the system has an older one or none, a
@@ -185,6 +198,9 @@ targets() {
         fi
     fi
     ln -sfn /usr/bin/redis-check-rdb "$cache/redis-server"
+    # Files of arm64 whose unwind data is read, and musl to link with.
+    tests/kernels/cross.sh "$cache/arm64" arm64 libc6 libgcc-s1 libstdc++6 libssl3 libpython3.11 busybox-static musl musl-dev ||
+        say "no files of arm64: the tests that read them are skipped"
     local go_major
     go_major=$(go version 2>/dev/null | sed -n 's/.*go1\.\([0-9]*\).*/\1/p' || true)
     if [ "${go_major:-0}" -lt 18 ]; then install_packages golang-go; fi
@@ -192,7 +208,8 @@ targets() {
 
 build=(git make gcc g++ libc6-dev libelf-dev zlib1g-dev pkg-config ca-certificates)
 lint=()
-test=(runc musl-tools linux-perf wrk openssl redis-tools postgresql chromium curl jq binutils bpftool python3-venv util-linux procps iproute2 qemu-system-x86)
+test=(runc musl-tools linux-perf wrk openssl redis-tools postgresql chromium curl jq binutils bpftool python3-venv util-linux procps iproute2 qemu-system-x86 qemu-system-arm)
+cross=(gcc-aarch64-linux-gnu g++-aarch64-linux-gnu libc6-dev-arm64-cross)
 
 # libelf of newer distributions is built with zstd, which static linking needs too.
 if ldconfig -p 2>/dev/null | grep -q libzstd && [ "$(sed -n 's/^VERSION_ID="\?\([0-9]*\).*/\1/p' /etc/os-release)" -ge 13 ]; then
@@ -214,6 +231,12 @@ build)
     rust
     node_js
     ;;
+arm64)
+    rust
+    node_js
+    install_packages "${cross[@]}"
+    arm64 cannot
+    ;;
 run) kernel ;;
 lint)
     format="${clang[0]/clang/clang-format}"
@@ -229,7 +252,8 @@ test)
     have javac || test+=(default-jdk-headless)
     # The sanitizers of the compiler that is used: the walk is examined under them.
     case "${clang[0]}" in clang-*) test+=("libclang-rt-${clang[0]#clang-}-dev") ;; esac
-    install_packages "${test[@]}"
+    install_packages "${test[@]}" "${cross[@]}"
+    arm64 say
     kernel
     targets
     ;;

@@ -90,6 +90,7 @@ int LLVMFuzzerTestOneInput(const __u8 *data, size_t size) {
             .read = read_memory,
             .memory = &memory,
             .at = {.pc = head.pc, .sp = head.sp, .fp = head.fp},
+            .address_mask = ABSOLUTE_MASK,
             .frames = frames[i],
             .reason = ~0u,
         };
@@ -115,7 +116,7 @@ int LLVMFuzzerTestOneInput(const __u8 *data, size_t size) {
         int known = 0;
         for (__u32 m = 0; m < count && !known; m++) {
             if (mappings[m].executable == EXECUTABLE_ANON)
-                known = ((frame - mappings[m].start) & 0x7fffffffffffull) >> 12 < mappings[m].pages;
+                known = ((frame - mappings[m].start) & ABSOLUTE_MASK) >> 12 < mappings[m].pages;
             else if ((mappings[m].executable & 0xfffff) == number)
                 known = ((address - (mappings[m].start - mappings[m].bias)) & ((1ull << FRAME_ADDRESS_BITS) - 1)) >>
                         12 < mappings[m].pages;

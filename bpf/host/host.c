@@ -34,6 +34,8 @@ static long bpf_probe_read_user(void *to, __u32 size, const void *from) {
 /* There is no interrupt to get out of. */
 static __u64 bpf_ktime_get_ns(void) { return 0; }
 
+__attribute__((unused)) static inline __u64 address_mask(void) { return here->address_mask; }
+
 #include "../rows.h"
 #include "../step.h"
 

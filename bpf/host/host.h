@@ -21,6 +21,7 @@ struct host {
     int (*read)(void *memory, __u64 address, void *to, __u32 size);
     void *memory;
     struct registers at;
+    __u64 address_mask;      /* the bits of user addresses */
     __u64 *frames;           /* out: room for USER_FRAMES, leaf first */
     __u32 taken;             /* out: how many of them */
     __u32 reason;            /* out: enum completeness */

@@ -16,6 +16,7 @@ fn main() {
     host_walk(&bpf);
     let object = PathBuf::from(env::var("OUT_DIR").expect("cargo sets it")).join("everflame.bpf.o");
     let headers = env::var("DEP_BPF_INCLUDE").expect("libbpf-sys says where its headers are");
+    let target = target();
     let candidates: Vec<String> = match env::var("CLANG") {
         Ok(clang) => vec![clang],
         Err(_) => ["clang-19", "clang-18", "clang-17", "clang-16", "clang"].map(String::from).into(),
@@ -26,7 +27,8 @@ fn main() {
             .args(["-target", "bpf", "-mcpu=v3", "-O2", "-g", "-Wall", "-Wextra", "-Werror"])
             .args(["-Wno-unused-parameter", "-Wno-sign-compare", "-fdebug-prefix-map=../../=", "-I"])
             .arg(&headers)
-            .args(["-I/usr/include/x86_64-linux-gnu", "-c"])
+            .args(&target)
+            .arg("-c")
             .arg(bpf.join("everflame.bpf.c"))
             .arg("-o")
             .arg(&object);
@@ -37,6 +39,18 @@ fn main() {
         }
     }
     panic!("no clang found (tried {}): run scripts/setup.sh or set CLANG", candidates.join(", "));
+}
+
+/// What the kernel programs have to know of the machine that they run on: its name as libbpf's
+/// headers have it, and where the compiler for it keeps the kernel's headers.
+fn target() -> Vec<String> {
+    let (name, folders) = match env::var("CARGO_CFG_TARGET_ARCH").as_deref() {
+        Ok("x86_64") => ("x86", ["/usr/include/x86_64-linux-gnu", "/usr/x86_64-linux-gnu/include"]),
+        Ok("aarch64") => ("arm64", ["/usr/include/aarch64-linux-gnu", "/usr/aarch64-linux-gnu/include"]),
+        other => panic!("no kernel programs for {other:?}: x86_64 and aarch64 are supported"),
+    };
+    let folders = folders.iter().filter(|folder| Path::new(folder).is_dir());
+    std::iter::once(format!("-D__TARGET_ARCH_{name}")).chain(folders.map(|folder| format!("-I{folder}"))).collect()
 }
 
 /// The kernel's habits that the host's compiler must share: types that alias, sums that wrap.

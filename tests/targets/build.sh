@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Builds the programs with known truth into OUT; what is newer than its source is left alone.
-# usage: build.sh OUT. Prints the names of those that could not be built, for want of a
+# usage: build.sh OUT [arm64]; with arm64 those that its virtual machines run. Prints the names of those that could not be built, for want of a
 # compiler, as `missing NAME`; a compiler's error ends it with 1.
 set -euo pipefail
 out="${1:?usage: build.sh OUT}"
@@ -26,6 +26,23 @@ build() {
 }
 
 bare=(-O2 -fomit-frame-pointer -g0)
+if [ "${2:-}" = arm64 ]; then
+    prefix=aarch64-linux-gnu
+    build truth_cpp $prefix-g++ cpp/truth.cc "${bare[@]}"
+    build deep $prefix-g++ cpp/deep.cc "${bare[@]}"
+    build interrupted $prefix-gcc c/interrupted.c "${bare[@]}"
+    musl="$(cd ../.cache/arm64/usr 2>/dev/null && pwd)" || musl=
+    if [ -n "$musl" ]; then
+        lib="$musl/lib/aarch64-linux-musl"
+        LIBRARIES="$lib/libc.a -lgcc $lib/libc.a $lib/crtn.o" build truth_musl $prefix-gcc c/truth.c "${bare[@]}" \
+            -static -no-pie -nostdinc -isystem "$musl/include/aarch64-linux-musl" -nostdlib "$lib/crt1.o" "$lib/crti.o"
+    fi
+    if rustc --print target-libdir --target aarch64-unknown-linux-gnu 2>/dev/null | xargs ls >/dev/null 2>&1; then
+        build truth_rust rustc rust/truth.rs --edition 2024 -O -C force-frame-pointers=no \
+            --target aarch64-unknown-linux-gnu -C linker=$prefix-gcc
+    fi
+    exit
+fi
 build truth_cpp g++ cpp/truth.cc "${bare[@]}"
 for level in O0 O3; do build "truth_cpp_$level" g++ cpp/truth.cc "-$level" -fomit-frame-pointer -g0; done
 build truth_cpp_lto g++ cpp/truth.cc "${bare[@]}" -flto

@@ -320,7 +320,7 @@ mod tests {
         }
 
         fn executable(&self, number: u32) -> Option<Arc<Mapping>> {
-            (number == 9)
+            (number == 16)
                 .then(|| Arc::new(Mapping { name: Str::from("x"), build_id: Str::from("ab"), content_id: None }))
         }
 
@@ -351,7 +351,7 @@ mod tests {
     fn same_stacks_are_one_entry_with_all_times() {
         let stack = Arc::new(RawStack {
             kernel: vec![0xffff_ffff_8000_0000],
-            user: vec![UserFrame(9 << 44 | 0x1234), UserFrame(0x7f00_1000), UserFrame(10 << 44 | 7)],
+            user: vec![UserFrame(16 << 44 | 0x1234), UserFrame(0x7f00_1000), UserFrame(17 << 44 | 7)],
         });
         let again = Arc::new((*stack).clone());
         let mut aggregate = Aggregate::new("n1", "00");

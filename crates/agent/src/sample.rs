@@ -15,7 +15,7 @@ use crate::bpf::{
 pub type ExecutableNumber = u32;
 
 /// The smallest number that an executable can have.
-pub const FIRST_EXECUTABLE: ExecutableNumber = 8;
+pub const FIRST_EXECUTABLE: ExecutableNumber = 16;
 
 /// A user frame in 8 bytes: executable number (20 bits) and ELF virtual address
 /// (44 bits), or, where the number is below [`FIRST_EXECUTABLE`], an absolute address.
@@ -24,6 +24,8 @@ pub struct UserFrame(pub u64);
 
 impl UserFrame {
     const ADDRESS_BITS: u32 = 44;
+    /// The bits of an absolute address that are kept.
+    pub const ABSOLUTE: u64 = (1 << 48) - 1;
 
     /// The executable and the ELF virtual address in it, or the absolute address of
     /// code in anonymous or unknown memory.

@@ -26,7 +26,7 @@ pub fn run(options: AgentOptions) -> anyhow::Result<()> {
     // Signals are heard from the start: what began is ended in order.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let stop = runtime.block_on(async { server::stop(options.duration) })?;
-    let copy_every = options.opinion.second_opinion;
+    let copy_every = options.opinion.every();
     let sampler = Sampler::load(&SamplerOptions { copy_every, ..sampler_options(options.rate, &options.sampling) })?;
     let mut config = AgentConfig {
         endpoint,

@@ -91,8 +91,16 @@ pub struct SamplingOptions {
 #[derive(Debug, Args)]
 pub struct OpinionOptions {
     /// Have one stack in N walked again by an independent unwinder, and publish how far both agree; 0 for none
+    /// (on x86-64; elsewhere there are none)
     #[arg(long, value_name = "N", env = "EVERFLAME_SECOND_OPINION", default_value_t = 1000)]
-    pub second_opinion: u32,
+    second_opinion: u32,
+}
+
+impl OpinionOptions {
+    /// Every so manieth stack is walked again; 0 for none.
+    pub fn every(&self) -> u32 {
+        if cfg!(target_arch = "x86_64") { self.second_opinion } else { 0 }
+    }
 }
 
 /// Whether pods are known, and by whom.

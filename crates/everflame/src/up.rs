@@ -26,7 +26,7 @@ pub fn run(options: UpOptions, log: &str) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let stop = runtime.block_on(async { server::stop(options.duration) })?;
     let kubernetes = node::watch(&options.node, options.labels.pod_labels.clone())?;
-    let copy_every = options.opinion.second_opinion;
+    let copy_every = options.opinion.every();
     let sampling = agent::sampler_options(options.rate, &options.sampling);
     let sampler = Sampler::load(&SamplerOptions { copy_every, ..sampling })?;
     privileges::prepare_data(&options.data)?;

@@ -1,16 +1,33 @@
 //! The interpreter of call frame programs: from instructions to rows, for the registers that unwinding needs.
 //!
-//! Tracked are the CFA, rbp, rbx, rsp and the return address; all else is passed over. A row
-//! is told to the caller as the pc from which a [`Rule`] holds.
+//! Tracked are the CFA, the frame pointer, rbx, the stack pointer and the return address; all else is passed over. A
+//! row is told to the caller as the pc from which a [`Rule`] holds.
 use crate::expression::{Base, Shape, recognise};
 use crate::layout::{RULE_RBX, RULE_SIGNAL, Rule, cfa, fp, ra};
 use crate::limits::MAX_REMEMBERED;
+use crate::machine::{LINK, Machine};
 use crate::reader::Reader;
 
 const RCX: u64 = 2;
 const RBX: u64 = 3;
-const RBP: u64 = 6;
-const RSP: u64 = 7;
+
+/// The registers that are tracked, by DWARF's numbers.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Tracked {
+    machine: Machine,
+    fp: u64,
+    sp: u64,
+    bx: u64,
+    ra: u64,
+}
+
+impl Tracked {
+    /// `ra` is what the file calls the return address.
+    pub fn new(machine: Machine, ra: u64) -> Self {
+        let bx = if machine == Machine::X86_64 { RBX } else { u64::MAX };
+        Self { machine, fp: machine.fp(), sp: machine.sp(), bx, ra }
+    }
+}
 
 /// How the CFA is computed.
 #[derive(Debug, Clone, Copy)]
@@ -47,35 +64,35 @@ impl<'a> State<'a> {
     pub const EMPTY: Self =
         Self { cfa: Cfa::Unset, fp: Saved::Unset, bx: Saved::Unset, sp: Saved::Unset, ra: Saved::Unset };
 
-    fn slot(&mut self, register: u64, ra: u64) -> Option<&mut Saved<'a>> {
+    fn slot(&mut self, register: u64, tracked: &Tracked) -> Option<&mut Saved<'a>> {
         match register {
-            RBP => Some(&mut self.fp),
-            RBX => Some(&mut self.bx),
-            RSP => Some(&mut self.sp),
-            r if r == ra => Some(&mut self.ra),
+            r if r == tracked.fp => Some(&mut self.fp),
+            r if r == tracked.bx => Some(&mut self.bx),
+            r if r == tracked.sp => Some(&mut self.sp),
+            r if r == tracked.ra => Some(&mut self.ra),
             _ => None,
         }
     }
 
-    fn set(&mut self, register: u64, ra: u64, saved: Saved<'a>) {
-        if let Some(slot) = self.slot(register, ra) {
+    fn set(&mut self, register: u64, tracked: &Tracked, saved: Saved<'a>) {
+        if let Some(slot) = self.slot(register, tracked) {
             *slot = saved;
         }
     }
 
-    fn restore(&mut self, register: u64, ra: u64, mut initial: Self) {
-        if let Some(initial) = initial.slot(register, ra) {
-            self.set(register, ra, *initial);
+    fn restore(&mut self, register: u64, tracked: &Tracked, mut initial: Self) {
+        if let Some(initial) = initial.slot(register, tracked) {
+            self.set(register, tracked, *initial);
         }
     }
 
     /// The row as a rule, which says where rbx is if it is to be followed; what cannot be expressed is
     /// [`Rule::UNSUPPORTED`].
-    pub fn rule(&self, signal: bool, follow_rbx: bool) -> Rule {
+    pub fn rule(&self, machine: Machine, signal: bool, follow_rbx: bool) -> Rule {
         if matches!(self.ra, Saved::Undefined) {
             return Rule::END;
         }
-        let rule = self.express(signal).unwrap_or(Rule::UNSUPPORTED);
+        let rule = self.express(machine, signal).unwrap_or(Rule::UNSUPPORTED);
         if follow_rbx && rule.ra == ra::CFA_8 { self.with_rbx(rule) } else { rule }
     }
 
@@ -88,13 +105,16 @@ impl<'a> State<'a> {
         offset.map_or(rule, |offset| Rule { flags: rule.flags | RULE_RBX, ra_offset: offset, ..rule })
     }
 
-    fn express(&self, signal: bool) -> Option<Rule> {
+    fn express(&self, machine: Machine, signal: bool) -> Option<Rule> {
+        let recognise = |code| recognise(code, machine);
         let mut rule = Rule { flags: if signal { RULE_SIGNAL } else { 0 }, ..Rule::NONE };
         let shape = match self.cfa {
             Cfa::Unset => None,
-            Cfa::Register(RBP, offset) => Some(Shape::Sum(Base::Fp, offset)),
-            Cfa::Register(RSP, offset) => Some(Shape::Sum(Base::Sp, offset)),
-            Cfa::Register(number @ 0..16, offset) => Some(Shape::Register(number as i16, offset)),
+            Cfa::Register(number, offset) if number == machine.fp() => Some(Shape::Sum(Base::Fp, offset)),
+            Cfa::Register(number, offset) if number == machine.sp() => Some(Shape::Sum(Base::Sp, offset)),
+            Cfa::Register(number, offset) if number < machine.registers() => {
+                Some(Shape::Register(number as i16, offset))
+            }
             Cfa::Register(..) => None,
             Cfa::Expression(code) => recognise(code),
         }?;
@@ -105,7 +125,7 @@ impl<'a> State<'a> {
                 rule.cfa_add = number;
                 // The end of an unwinder's own function, by which it leaves for a landing pad: no
                 // call stands before that.
-                if number as u64 == RCX {
+                if machine == Machine::X86_64 && number as u64 == RCX {
                     rule.flags |= RULE_SIGNAL;
                 }
             }
@@ -136,11 +156,29 @@ impl<'a> State<'a> {
             Saved::Undefined | Saved::Value(_) | Saved::Register(_) | Saved::Other => rule.fp = fp::UNKNOWN,
         }
         match self.ra {
-            Saved::At(-8) => rule.ra = ra::CFA_8,
-            Saved::Register(number @ 0..16) => {
+            Saved::At(-8) if machine == Machine::X86_64 => rule.ra = ra::CFA_8,
+            Saved::At(offset) if machine == Machine::Arm64 => {
+                if rule.fp == fp::SAME {
+                    rule.fp_offset = i32::try_from(offset.checked_sub(8)?).ok()?;
+                }
+                if matches!(rule.fp, fp::SAME | fp::CFA) && i64::from(rule.fp_offset) + 8 == offset {
+                    rule.ra = ra::RECORD;
+                } else {
+                    rule.ra = ra::CFA_WORDS;
+                    rule.ra_offset = i16::try_from(offset / 8).ok().filter(|_| offset % 8 == 0)?;
+                }
+            }
+            Saved::Unset | Saved::Same if machine == Machine::Arm64 => {
+                rule.ra = ra::REGISTER;
+                rule.ra_offset = LINK;
+            }
+            Saved::Register(number) if number < machine.registers() => {
                 rule.ra = ra::REGISTER;
                 rule.ra_offset = number as i16;
-                rule.flags |= RULE_SIGNAL;
+                // On x86-64 no call leaves its return address in a register.
+                if machine == Machine::X86_64 {
+                    rule.flags |= RULE_SIGNAL;
+                }
             }
             Saved::Expression(code) => match recognise(code)? {
                 Shape::Sum(Base::Sp, offset) => {
@@ -170,8 +208,7 @@ impl<'a> State<'a> {
 pub(crate) struct Program<'a> {
     pub code_align: u64,
     pub data_align: i64,
-    /// Number of the return address register.
-    pub ra: u64,
+    pub tracked: Tracked,
     /// The state after the CIE's own instructions.
     pub initial: State<'a>,
 }
@@ -234,11 +271,11 @@ impl<'a> Program<'a> {
         match opcode >> 6 {
             1 => return advance(low).map(Some),
             2 => {
-                state.set(low, self.ra, Saved::At(unsigned(reader.uleb()?)?));
+                state.set(low, &self.tracked, Saved::At(unsigned(reader.uleb()?)?));
                 return Some(None);
             }
             3 => {
-                state.restore(low, self.ra, self.initial);
+                state.restore(low, &self.tracked, self.initial);
                 return Some(None);
             }
             _ => {}
@@ -255,14 +292,14 @@ impl<'a> Program<'a> {
             // offset_extended, restore_extended, undefined, same_value, register
             0x05 => {
                 let register = reader.uleb()?;
-                state.set(register, self.ra, Saved::At(unsigned(reader.uleb()?)?));
+                state.set(register, &self.tracked, Saved::At(unsigned(reader.uleb()?)?));
             }
-            0x06 => state.restore(reader.uleb()?, self.ra, self.initial),
-            0x07 => state.set(reader.uleb()?, self.ra, Saved::Undefined),
-            0x08 => state.set(reader.uleb()?, self.ra, Saved::Same),
+            0x06 => state.restore(reader.uleb()?, &self.tracked, self.initial),
+            0x07 => state.set(reader.uleb()?, &self.tracked, Saved::Undefined),
+            0x08 => state.set(reader.uleb()?, &self.tracked, Saved::Same),
             0x09 => {
                 let register = reader.uleb()?;
-                state.set(register, self.ra, Saved::Register(reader.uleb()?));
+                state.set(register, &self.tracked, Saved::Register(reader.uleb()?));
             }
             // remember_state, restore_state
             0x0a => {
@@ -288,17 +325,17 @@ impl<'a> Program<'a> {
             // expression, val_expression
             0x10 => {
                 let register = reader.uleb()?;
-                state.set(register, self.ra, Saved::Expression(block(reader)?));
+                state.set(register, &self.tracked, Saved::Expression(block(reader)?));
             }
             0x16 => {
                 let register = reader.uleb()?;
                 block(reader)?;
-                state.set(register, self.ra, Saved::Other);
+                state.set(register, &self.tracked, Saved::Other);
             }
             // offset_extended_sf, def_cfa_sf, def_cfa_offset_sf
             0x11 => {
                 let register = reader.uleb()?;
-                state.set(register, self.ra, Saved::At(scaled(reader.sleb()?)?));
+                state.set(register, &self.tracked, Saved::At(scaled(reader.sleb()?)?));
             }
             0x12 => state.cfa = Cfa::Register(reader.uleb()?, scaled(reader.sleb()?)?),
             0x13 => match state.cfa {
@@ -308,17 +345,20 @@ impl<'a> Program<'a> {
             // val_offset, val_offset_sf
             0x14 => {
                 let register = reader.uleb()?;
-                state.set(register, self.ra, Saved::Value(unsigned(reader.uleb()?)?));
+                state.set(register, &self.tracked, Saved::Value(unsigned(reader.uleb()?)?));
             }
             0x15 => {
                 let register = reader.uleb()?;
-                state.set(register, self.ra, Saved::Value(scaled(reader.sleb()?)?));
+                state.set(register, &self.tracked, Saved::Value(scaled(reader.sleb()?)?));
             }
+            // AARCH64_negate_ra_state_with_pc, AARCH64_negate_ra_state: how a return address is signed, which is
+            // taken off in any case
+            0x2c | 0x2d if self.tracked.machine == Machine::Arm64 => {}
             // GNU_args_size, GNU_negative_offset_extended
             0x2e => drop(reader.uleb()?),
             0x2f => {
                 let register = reader.uleb()?;
-                state.set(register, self.ra, Saved::At(unsigned(reader.uleb()?)?.checked_neg()?));
+                state.set(register, &self.tracked, Saved::At(unsigned(reader.uleb()?)?.checked_neg()?));
             }
             _ => return None,
         }

@@ -5,7 +5,7 @@
 //! below the CFA there, and every push, pop and subtraction moves it by a known amount. Where
 //! two ways lead to one place with different stacks, or rsp is computed, nothing is said.
 //!
-//! Only musl is read like that: elsewhere what looks like a function may begin in the middle
+//! Only musl is read like that (and on arm64 more simply, `code_arm64`): elsewhere what looks like a function may begin in the middle
 //! of another one's frame (the bytecode handlers of V8 do).
 use crate::elf::Elf;
 use crate::error::Error;

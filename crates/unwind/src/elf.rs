@@ -4,10 +4,10 @@
 //! what the kernel maps, so code is only where an executable segment has bytes in the file.
 use crate::error::Error;
 use crate::limits::MAX_CODE_SEGMENTS;
+use crate::machine::Machine;
 use crate::reader::Reader;
 
 const ET_EXEC: u16 = 2;
-const EM_X86_64: u16 = 62;
 const PT_LOAD: u32 = 1;
 const PT_INTERP: u32 = 3;
 const PT_GNU_EH_FRAME: u32 = 0x6474_e550;
@@ -69,6 +69,7 @@ impl Symbol<'_> {
 /// What was read of a file.
 #[derive(Debug)]
 pub(crate) struct Elf<'a> {
+    pub machine: Machine,
     pub entry: u64,
     /// It is a program for sure: linked to a fixed address, or with an interpreter.
     pub program: bool,
@@ -82,6 +83,7 @@ impl<'a> Elf<'a> {
     pub fn parse(data: &'a [u8]) -> Result<Self, Error> {
         let header = Header::parse(data)?;
         let mut elf = Self {
+            machine: header.machine,
             entry: header.entry,
             program: header.fixed,
             segments: Vec::new(),
@@ -217,6 +219,7 @@ fn clamp(data: &[u8], offset: u64, size: u64) -> &[u8] {
 }
 
 struct Header {
+    machine: Machine,
     fixed: bool,
     entry: u64,
     segments: u64,
@@ -236,9 +239,10 @@ impl Header {
             return Err(Error::Unsupported(format!("class {class:?}, byte order {order:?}")));
         }
         let mut reader = Reader::at(data, 16).ok_or(Error::NotElf)?;
-        let mut read = || -> Option<(u16, Self)> {
+        let mut read = || -> Option<Result<Self, u16>> {
             let fixed = reader.u16()? == ET_EXEC;
-            let machine = reader.u16()?;
+            let number = reader.u16()?;
+            let Some(machine) = Machine::of(number) else { return Some(Err(number)) };
             reader.skip(4)?;
             let (entry, segments, sections) = (reader.u64()?, reader.u64()?, reader.u64()?);
             reader.skip(6)?;
@@ -247,12 +251,8 @@ impl Header {
             let section_size = reader.u16()?;
             let (section_count, section_names) = (reader.u16()?, reader.u16()?);
             let sections = if section_size == 64 { sections } else { 0 };
-            Some((machine, Self { fixed, entry, segments, sections, segment_count, section_count, section_names }))
+            Some(Ok(Self { machine, fixed, entry, segments, sections, segment_count, section_count, section_names }))
         };
-        let (machine, header) = read().ok_or(Error::NotElf)?;
-        if machine != EM_X86_64 {
-            return Err(Error::Unsupported(format!("machine {machine}")));
-        }
-        Ok(header)
+        read().ok_or(Error::NotElf)?.map_err(|number| Error::Unsupported(format!("machine {number}")))
     }
 }

@@ -7,8 +7,8 @@ pub enum Error {
     /// The bytes do not begin with a whole ELF header.
     #[error("not an ELF file: pass the whole file or the whole image")]
     NotElf,
-    /// An ELF file, but not one for 64-bit little-endian x86-64.
-    #[error("unsupported ELF class, byte order or machine ({0}): only 64-bit x86-64 is unwound")]
+    /// An ELF file, but not one for 64-bit little-endian x86-64 or arm64.
+    #[error("unsupported ELF class, byte order or machine ({0}): only x86-64 and 64-bit arm64 are unwound")]
     Unsupported(String),
     /// Nothing executable is in the file (a separate debug file, or a truncated one).
     #[error("no executable segment with bytes in the file: pass the executable itself, not its debug file")]

@@ -2,6 +2,7 @@
 //!
 //! A general evaluator has no place in a kernel program; what is not recognised here is
 //! counted as unsupported.
+use crate::machine::Machine;
 use crate::reader::Reader;
 
 const DW_OP_DEREF: u8 = 0x06;
@@ -9,10 +10,9 @@ const DW_OP_PLUS: u8 = 0x22;
 const DW_OP_PLUS_UCONST: u8 = 0x23;
 const DW_OP_LIT0: u8 = 0x30;
 const DW_OP_LIT31: u8 = 0x4f;
-const DW_OP_BREG6: u8 = 0x76;
-const DW_OP_BREG7: u8 = 0x77;
+const DW_OP_BREG0: u8 = 0x70;
 
-/// rbp or rsp.
+/// The frame or the stack pointer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Base {
     Fp,
@@ -33,15 +33,15 @@ pub(crate) enum Shape {
 }
 
 /// What `code` computes, if it is one of the known shapes.
-pub(crate) fn recognise(code: &[u8]) -> Option<Shape> {
-    // breg7 8; breg16 0; lit15; and; litN; ge; lit3; shl; plus
+pub(crate) fn recognise(code: &[u8], machine: Machine) -> Option<Shape> {
+    // x86-64: breg7 8; breg16 0; lit15; and; litN; ge; lit3; shl; plus
     if let [0x77, 8, 0x80, 0, 0x3f, 0x1a, at @ DW_OP_LIT0..=DW_OP_LIT31, 0x2a, 0x33, 0x24, DW_OP_PLUS] = *code {
         return Some(Shape::Plt(at - DW_OP_LIT0));
     }
     let mut reader = Reader::new(code);
     let base = match reader.u8()? {
-        DW_OP_BREG6 => Base::Fp,
-        DW_OP_BREG7 => Base::Sp,
+        op if op == DW_OP_BREG0 + machine.fp() as u8 => Base::Fp,
+        op if op == DW_OP_BREG0 + machine.sp() as u8 => Base::Sp,
         _ => return None,
     };
     let mut offset = reader.sleb()?;
@@ -65,6 +65,10 @@ pub(crate) fn recognise(code: &[u8]) -> Option<Shape> {
 mod tests {
     use super::*;
 
+    fn recognise(code: &[u8]) -> Option<Shape> {
+        super::recognise(code, Machine::X86_64)
+    }
+
     #[test]
     fn knows_what_compilers_write() {
         let plt = [0x77, 8, 0x80, 0, 0x3f, 0x1a, 0x3b, 0x2a, 0x33, 0x24, 0x22];
@@ -73,6 +77,9 @@ mod tests {
         assert_eq!(recognise(&[0x77, 0xa0, 0x01, 0x06]), Some(Shape::Deref(Base::Sp, 160, 0)));
         assert_eq!(recognise(&[0x77, 0x00, 0x06, 0x23, 0x10]), Some(Shape::Deref(Base::Sp, 0, 16)));
         assert_eq!(recognise(&[0x76, 0]), Some(Shape::Sum(Base::Fp, 0)));
+        assert_eq!(super::recognise(&[0x8d, 16, 0x06], Machine::Arm64), Some(Shape::Deref(Base::Fp, 16, 0)));
+        assert_eq!(super::recognise(&[0x8f, 8], Machine::Arm64), Some(Shape::Sum(Base::Sp, 8)));
+        assert_eq!(super::recognise(&[0x76, 0], Machine::Arm64), None);
     }
 
     #[test]

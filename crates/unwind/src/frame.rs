@@ -1,7 +1,8 @@
 //! The entries of `.eh_frame` and `.debug_frame`: CIEs, FDEs and where they point.
-use crate::cfa::{Program, Remembered, State};
+use crate::cfa::{Program, Remembered, State, Tracked};
 use crate::error::Error;
 use crate::functions::{Aim, Collector, Source};
+use crate::machine::Machine;
 use crate::reader::Reader;
 use rustc_hash::FxHashMap;
 
@@ -34,6 +35,7 @@ struct Cie<'a> {
 /// Reads all FDEs of a section into `out`. Malformed entries are counted and passed over.
 pub(crate) fn read<'a>(section: &Section<'a>, out: &mut Collector<'_>) -> Result<(), Error> {
     let mut frames = Frames {
+        machine: out.machine,
         section: *section,
         cies: FxHashMap::default(),
         last: None,
@@ -107,6 +109,7 @@ fn is_cie(section: &Section<'_>, id: u64) -> bool {
 }
 
 struct Frames<'a> {
+    machine: Machine,
     section: Section<'a>,
     cies: FxHashMap<usize, Option<Cie<'a>>>,
     last: Option<(usize, Cie<'a>)>,
@@ -135,7 +138,7 @@ impl<'a> Frames<'a> {
             &mut remembered,
             |reader| this.pointer(reader, &cie, cie.fde_encoding, start),
             |pc, state| {
-                let rule = state.rule(cie.signal, follow_rbx);
+                let rule = state.rule(this.machine, cie.signal, follow_rbx);
                 if last != Some(rule) {
                     out.row(pc, rule);
                     last = Some(rule);
@@ -220,7 +223,7 @@ impl<'a> Frames<'a> {
         let data_align = body.sleb()?;
         let ra = if version == 1 { u64::from(body.u8()?) } else { body.uleb()? };
         let mut cie = Cie {
-            program: Program { code_align, data_align, ra, initial: State::EMPTY },
+            program: Program { code_align, data_align, tracked: Tracked::new(self.machine, ra), initial: State::EMPTY },
             fde_encoding: 0,
             augmented: false,
             signal: false,
@@ -243,6 +246,8 @@ impl<'a> Frames<'a> {
                         }
                     }
                     b'S' => cie.signal = true,
+                    // arm64: the key that return addresses are signed with, tagged memory
+                    b'B' | b'G' => {}
                     // What follows an unknown letter cannot be understood, but its length is known.
                     _ => break,
                 }

@@ -6,6 +6,7 @@ use crate::elf::Segment;
 use crate::error::Error;
 use crate::layout::{RULE_PEEK, Rule, cfa};
 use crate::limits::{Limits, MAX_PADDING};
+use crate::machine::Machine;
 use crate::peek::{Peek, WINDOW, agrees, contradicts, may_give_way, peek};
 use crate::pieces::{Piece, pieces};
 use crate::rules::Rules;
@@ -69,6 +70,7 @@ pub(crate) enum Aim {
 /// Takes functions and rows while files are read.
 #[derive(Debug)]
 pub(crate) struct Collector<'l> {
+    pub machine: Machine,
     pub aim: Aim,
     /// Some frame is found by rbx.
     pub found_by_rbx: bool,
@@ -82,8 +84,9 @@ pub(crate) struct Collector<'l> {
 }
 
 impl<'l> Collector<'l> {
-    pub fn new(limits: &'l Limits, code: Vec<Segment<'l>>, aim: Aim) -> Self {
+    pub fn new(machine: Machine, limits: &'l Limits, code: Vec<Segment<'l>>, aim: Aim) -> Self {
         Self {
+            machine,
             aim,
             found_by_rbx: false,
             stats: Stats::default(),
@@ -124,7 +127,7 @@ impl<'l> Collector<'l> {
         if self.rows.len() > self.limits.max_rows as usize {
             return;
         }
-        self.found_by_rbx |= rule.is_found_by_rbx();
+        self.found_by_rbx |= self.machine == Machine::X86_64 && rule.is_found_by_rbx();
         let rule = self.rules.number(rule);
         self.rows.push(Row { offset, rule });
     }
@@ -315,7 +318,12 @@ mod tests {
 
     fn collector(limits: &Limits) -> Collector<'_> {
         let data = &[0; 0x8000];
-        Collector::new(limits, vec![Segment { address: 0x1000, data, executable: true }], Aim::RowsBesideCode)
+        Collector::new(
+            Machine::X86_64,
+            limits,
+            vec![Segment { address: 0x1000, data, executable: true }],
+            Aim::RowsBesideCode,
+        )
     }
 
     fn add(out: &mut Collector<'_>, source: Source, start: u64, end: u64, offset: i32) {

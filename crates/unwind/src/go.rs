@@ -1,14 +1,16 @@
 //! Unwind rows for Go code, which has no call frame information: from the function table and the code's own prologue.
 //!
-//! sp is known exactly at every pc. rbp is a frame pointer by convention: a function with a
+//! sp is known exactly at every pc (arm64: `go_arm64`). rbp is a frame pointer by convention: a function with a
 //! frame saves it right below its return address. Where the runtime changes stacks the
 //! saved frame pointer, or the known layout of the thread's first stack, leads on.
 use crate::elf::Elf;
 use crate::error::Error;
 use crate::functions::{Aim, Collector, Source};
+use crate::go_arm64;
 use crate::go_text;
-use crate::known::{self, TRAMPOLINE};
+use crate::known;
 use crate::layout::{RULE_SWITCH, Rule, cfa, fp};
+use crate::machine::Machine;
 use crate::pclntab::{Function, PclnTab, SpDelta};
 
 /// `push rbp; mov rbp, rsp`
@@ -22,7 +24,11 @@ pub(crate) fn read(elf: &Elf<'_>, out: &mut Collector<'_>) -> Result<bool, Error
         out.stats.malformed += 1;
         return Ok(false);
     };
-    let stack = if out.aim == Aim::Ranges { FirstStack::Unknown } else { first_stack(elf, text, &table) };
+    let stack = if out.aim == Aim::Ranges || elf.machine != Machine::X86_64 {
+        FirstStack::Unknown
+    } else {
+        first_stack(elf, text, &table)
+    };
     for function in table.functions() {
         let start = text.wrapping_add(function.start);
         if !out.open(Source::Go, start, function.end - function.start)? {
@@ -30,12 +36,16 @@ pub(crate) fn read(elf: &Elf<'_>, out: &mut Collector<'_>) -> Result<bool, Error
         }
         if out.aim != Aim::Ranges {
             let code = code_of(elf, text, &function);
-            for (offset, rule) in rows(&function, code, stack) {
+            let rows = match elf.machine {
+                Machine::X86_64 => rows(&function, code, stack),
+                Machine::Arm64 => go_arm64::rows(&function, code),
+            };
+            for (offset, rule) in rows {
                 out.row(start.saturating_add(offset), rule);
             }
         }
         out.close()?;
-        if out.aim != Aim::Ranges && code_of(elf, text, &function).starts_with(&TRAMPOLINE) {
+        if out.aim != Aim::Ranges && code_of(elf, text, &function).starts_with(elf.machine.trampoline()) {
             known::trampoline(start, out)?;
         }
     }
@@ -105,12 +115,16 @@ enum FirstStack {
     Unknown,
 }
 
+/// Functions that nothing of a program has called.
+pub(crate) fn is_root(name: &[u8]) -> bool {
+    matches!(name, b"runtime.goexit" | b"runtime.mstart" | b"runtime.rt0_go")
+}
+
 /// (offset in the function, rule) in growing order.
 fn rows(function: &Function<'_>, code: &[u8], stack: FirstStack) -> Vec<(u64, Rule)> {
     let name = function.name.strip_suffix(b".abi0").unwrap_or(function.name);
     match name {
-        b"runtime.goexit" | b"runtime.mstart" | b"runtime.rt0_go" => vec![(0, Rule::END)],
-        _ if name.starts_with(b"_rt0_amd64") => vec![(0, Rule::END)],
+        _ if is_root(name) || name.starts_with(b"_rt0_amd64") => vec![(0, Rule::END)],
         // It ends on the stack of another goroutine.
         b"gogo" | b"runtime.gogo" => vec![(0, Rule::UNSUPPORTED)],
         b"runtime.systemstack" | b"runtime.asmcgocall" | b"runtime.cgocallback" => switch_by_fp(function, code),

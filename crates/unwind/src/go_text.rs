@@ -1,10 +1,12 @@
 //! Where Go's text begins: pcs of its function table are relative to that, and newer tables do not say it.
 use crate::elf::Elf;
+use crate::machine::Machine;
 use crate::pclntab::PclnTab;
 use crate::reader::Reader;
 
 const SHT_RELA: u32 = 4;
 const R_X86_64_RELATIVE: u64 = 8;
+const R_AARCH64_RELATIVE: u64 = 1027;
 /// Offset of the word `text` in `runtime.moduledata`, Go 1.16 and later.
 const TEXT_IN_MODULE: u64 = 176;
 
@@ -41,11 +43,15 @@ fn by_module(elf: &Elf<'_>, table_address: u64, table: &PclnTab<'_>) -> Option<u
 
 /// In a position-independent executable the module data may be filled in only when it is loaded.
 fn by_relocation(elf: &Elf<'_>, table_address: u64) -> Option<u64> {
+    let wanted = match elf.machine {
+        Machine::X86_64 => R_X86_64_RELATIVE,
+        Machine::Arm64 => R_AARCH64_RELATIVE,
+    };
     let relative = || {
         elf.sections.iter().filter(|s| s.kind == SHT_RELA).flat_map(|s| s.data.chunks_exact(24)).filter_map(|entry| {
             let mut entry = Reader::new(entry);
             let (offset, kind, addend) = (entry.u64()?, entry.u64()?, entry.u64()?);
-            (kind & 0xffff_ffff == R_X86_64_RELATIVE).then_some((offset, addend))
+            (kind & 0xffff_ffff == wanted).then_some((offset, addend))
         })
     };
     // The table's address is the first word of the module data (and may be used elsewhere too).
@@ -60,6 +66,6 @@ fn by_relocation(elf: &Elf<'_>, table_address: u64) -> Option<u64> {
 
 /// A program that Go linked by itself enters at a function with a well-known name.
 fn by_entry(elf: &Elf<'_>, table: &PclnTab<'_>) -> Option<u64> {
-    let entry = table.functions().find(|f| f.name == b"_rt0_amd64_linux")?;
+    let entry = table.functions().find(|f| matches!(f.name, b"_rt0_amd64_linux" | b"_rt0_arm64_linux"))?;
     elf.entry.checked_sub(entry.start)
 }

@@ -6,15 +6,8 @@ use crate::functions::{Collector, Source};
 use crate::instruction::{Effect, decode};
 use crate::layout::{Rule, cfa};
 use crate::limits::{MAX_ENTRY_BYTES, MAX_TRAMPOLINE_SEARCH};
+use crate::machine::Machine;
 
-/// `mov rax, 15; syscall`: `rt_sigreturn`, as every libc and Go write it.
-pub(crate) const TRAMPOLINE: [u8; 9] = [0x48, 0xc7, 0xc0, 0x0f, 0, 0, 0, 0x0f, 0x05];
-/// The new thread's half of musl's `clone`, whose stack begins here: `xor ebp, ebp; pop rdi; call r9`, and then
-/// the thread's end.
-const NEW_THREAD: [u8; 15] = [0x31, 0xed, 0x5f, 0x41, 0xff, 0xd1, 0x89, 0xc7, 0x31, 0xc0, 0xb0, 60, 0x0f, 0x05, 0xf4];
-/// glibc's `__start_context`, to which the first function of a context returns:
-/// `mov rsp, rbx; mov rdi, [rsp]; test rdi, rdi; je`. Its unwind data says nothing of that.
-const START_CONTEXT: [u8; 11] = [0x48, 0x89, 0xdc, 0x48, 0x8b, 0x3c, 0x24, 0x48, 0x85, 0xff, 0x74];
 /// Where in its 16 bytes a lazily bound PLT entry has pushed its number.
 const PLT_PUSHED: i32 = 11;
 
@@ -31,9 +24,9 @@ pub(crate) fn read(elf: &Elf<'_>, out: &mut Collector<'_>) -> Result<(), Error> 
 /// looked up one byte before their return address, so that byte belongs to it too.
 pub(crate) fn trampoline(start: u64, out: &mut Collector<'_>) -> Result<(), Error> {
     if let Some(before) = start.checked_sub(1)
-        && out.open(Source::Known, before, TRAMPOLINE.len() as u64 + 1)?
+        && out.open(Source::Known, before, out.machine.trampoline().len() as u64 + 1)?
     {
-        out.row(before, Rule::SIGNAL_FRAME);
+        out.row(before, out.machine.signal_frame());
         out.close()?;
     }
     Ok(())
@@ -41,18 +34,19 @@ pub(crate) fn trampoline(start: u64, out: &mut Collector<'_>) -> Result<(), Erro
 
 fn trampolines(elf: &Elf<'_>, gaps: &[(u64, u64)], out: &mut Collector<'_>) -> Result<(), Error> {
     let mut budget = MAX_TRAMPOLINE_SEARCH;
+    let (sigreturn, new_thread) = (elf.machine.trampoline(), elf.machine.new_thread());
     for &(start, end) in gaps {
         let length = usize::try_from(end - start).unwrap_or(usize::MAX).min(budget);
-        if length < TRAMPOLINE.len() {
+        if length < sigreturn.len() {
             continue;
         }
         budget -= length;
         let Some(code) = elf.bytes_at(start).and_then(|code| code.get(..length)) else { continue };
-        for at in places(code, &TRAMPOLINE) {
+        for at in places(code, sigreturn) {
             trampoline(start + at, out)?;
         }
-        for at in places(code, &NEW_THREAD) {
-            root(start + at, NEW_THREAD.len() as u64, out)?;
+        for at in places(code, new_thread) {
+            root(start + at, new_thread.len() as u64, out)?;
         }
     }
     Ok(())
@@ -61,13 +55,16 @@ fn trampolines(elf: &Elf<'_>, gaps: &[(u64, u64)], out: &mut Collector<'_>) -> R
 /// Where a context begins, in files that have `makecontext` or do not say what they have. What returns to its first byte is looked up one
 /// byte before.
 fn contexts(elf: &Elf<'_>, out: &mut Collector<'_>) -> Result<(), Error> {
-    if !elf.sections.is_empty() && !elf.symbols().any(|symbol| symbol.function && symbol.is("makecontext")) {
+    let pattern = elf.machine.start_context();
+    if pattern.is_empty()
+        || !elf.sections.is_empty() && !elf.symbols().any(|symbol| symbol.function && symbol.is("makecontext"))
+    {
         return Ok(());
     }
     for segment in elf.code() {
         let code = &segment.data[..segment.data.len().min(MAX_TRAMPOLINE_SEARCH)];
-        for at in places(code, &START_CONTEXT) {
-            root((segment.address + at).saturating_sub(1), START_CONTEXT.len() as u64 + 1, out)?;
+        for at in places(code, pattern) {
+            root((segment.address + at).saturating_sub(1), pattern.len() as u64 + 1, out)?;
         }
     }
     Ok(())
@@ -98,12 +95,18 @@ fn entry(elf: &Elf<'_>, gaps: &[(u64, u64)], out: &mut Collector<'_>) -> Result<
     let at = elf.entry;
     let gap = gaps.iter().find(|(start, end)| *start <= at && at < *end);
     let (Some(&(_, gap_end)), Some(code)) = (gap, elf.bytes_at(at)) else { return Ok(()) };
-    // Libraries may name any code as their entry. The ABI asks a real one to clear rbp first; glibc's loader
-    // hands its stack to a function, which comes back to be told where the program begins.
-    let code = code.strip_prefix(&[0xf3, 0x0f, 0x1e, 0xfa]).unwrap_or(code);
-    let loader = code.starts_with(&[0x48, 0x89, 0xe7, 0xe8]);
-    let clears_rbp = code.starts_with(&[0x31, 0xed]) || code.starts_with(&[0x48, 0x31, 0xed]);
-    if !elf.program && !clears_rbp && !loader {
+    // Libraries may name any code as their entry. The ABI asks a real one to clear the frame pointer first; glibc's
+    // loader hands its stack to a function, which comes back to be told where the program begins.
+    let (loader, clears_fp) = match elf.machine {
+        Machine::X86_64 => {
+            let code = code.strip_prefix(&[0xf3, 0x0f, 0x1e, 0xfa]).unwrap_or(code);
+            let clears_rbp = code.starts_with(&[0x31, 0xed]) || code.starts_with(&[0x48, 0x31, 0xed]);
+            (code.starts_with(&[0x48, 0x89, 0xe7, 0xe8]), clears_rbp)
+        }
+        // mov x29, #0, perhaps after a landing pad (bti). The loader has unwind data here.
+        Machine::Arm64 => (false, code.chunks_exact(4).take(2).any(|word| word == [0x1d, 0, 0x80, 0xd2])),
+    };
+    if !elf.program && !clears_fp && !loader {
         return Ok(());
     }
     let mut length = (gap_end - at).min(MAX_ENTRY_BYTES).min(ends(elf, at, loader));
@@ -122,6 +125,12 @@ fn entry(elf: &Elf<'_>, gaps: &[(u64, u64)], out: &mut Collector<'_>) -> Result<
 /// Bytes up to the end of the first jump, or call where nothing comes back: an entry point prepares one.
 fn ends(elf: &Elf<'_>, entry: u64, calls_return: bool) -> u64 {
     let mut length = 0;
+    if elf.machine == Machine::Arm64 {
+        let words = elf.bytes_at(entry).unwrap_or_default().chunks_exact(4).take(MAX_ENTRY_BYTES as usize / 4);
+        // b, bl
+        let jump = words.zip(1u64..).find(|(word, _)| word.last().is_some_and(|byte| byte & 0x7c == 0x14));
+        return jump.map_or(MAX_ENTRY_BYTES, |(_, count)| 4 * count);
+    }
     while length < MAX_ENTRY_BYTES {
         let Some(instruction) = elf.bytes_at(entry.saturating_add(length)).and_then(decode) else { break };
         length += u64::from(instruction.length);
@@ -136,6 +145,9 @@ fn ends(elf: &Elf<'_>, entry: u64, calls_return: bool) -> u64 {
 
 /// Some linkers write no unwind data for the procedure linkage table.
 fn plt(elf: &Elf<'_>, out: &mut Collector<'_>) -> Result<(), Error> {
+    if elf.machine == Machine::Arm64 {
+        return plt_arm64(elf, out);
+    }
     let rules = [
         (".plt", Rule::of(cfa::PLT, PLT_PUSHED)),
         (".plt.sec", Rule::of(cfa::SP, 8)),
@@ -153,6 +165,27 @@ fn plt(elf: &Elf<'_>, out: &mut Collector<'_>) -> Result<(), Error> {
                 at = at.saturating_add(16);
             }
             out.row(at, rule);
+            out.close()?;
+        }
+    }
+    Ok(())
+}
+
+/// On arm64 no linker does. The first entry pushes x16 and x30, which stays as it is.
+fn plt_arm64(elf: &Elf<'_>, out: &mut Collector<'_>) -> Result<(), Error> {
+    const PUSH: [u8; 4] = [0xf0, 0x7b, 0xbf, 0xa9]; // stp x16, x30, [sp, #-16]!
+    const FIRST: u64 = 32;
+    let entry = elf.machine.entry();
+    for name in [".plt", ".plt.got", ".iplt"] {
+        let Some(section) = elf.section(name) else { continue };
+        if out.open(Source::Plt, section.address, section.data.len() as u64)? {
+            out.row(section.address, entry);
+            let push =
+                section.data.chunks_exact(4).take(FIRST as usize / 4).zip(1u64..).find(|(word, _)| *word == PUSH);
+            if let Some((_, behind)) = push {
+                out.row(section.address.saturating_add(4 * behind), Rule { cfa_offset: 16, ..entry });
+                out.row(section.address.saturating_add(FIRST), entry);
+            }
             out.close()?;
         }
     }

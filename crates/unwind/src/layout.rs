@@ -81,6 +81,10 @@ pub mod ra {
     pub const SP: u8 = 1;
     /// In register number `ra_offset`, where it is known.
     pub const REGISTER: u8 = 2;
+    /// At cfa + `fp_offset` + 8: behind the caller's frame pointer, where that is saved at all.
+    pub const RECORD: u8 = 3;
+    /// At cfa + `ra_offset` words of 8 bytes.
+    pub const CFA_WORDS: u8 = 4;
 }
 
 /// One way to unwind a frame: `struct unwind_rule`.
@@ -114,7 +118,7 @@ impl Rule {
     pub const END: Self = Self::of(cfa::END, 0);
     /// Unwind data that cannot be expressed.
     pub const UNSUPPORTED: Self = Self::of(cfa::UNSUPPORTED, 0);
-    /// A signal trampoline: sp points at the kernel's `struct ucontext`.
+    /// A signal trampoline of x86-64: sp points at the kernel's `struct ucontext`.
     pub const SIGNAL_FRAME: Self = Self {
         cfa: cfa::DEREF_SP,
         fp: fp::SP,

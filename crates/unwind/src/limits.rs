@@ -1,5 +1,7 @@
 //! How much of a file is believed: the bounds that keep a hostile file from costing more than a real one.
 
+use crate::machine::Machine;
+
 /// Bounds of one conversion. The defaults take every real executable known to us.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
@@ -9,11 +11,13 @@ pub struct Limits {
     pub max_fdes: u32,
     /// Rows of all functions together, before merging. Default 33,554,432.
     pub max_rows: u32,
+    /// Files of this machine alone; of any where it is `None`, the default.
+    pub machine: Option<Machine>,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { max_elements: 1 << 20, max_fdes: 1 << 23, max_rows: 1 << 25 }
+        Self { max_elements: 1 << 20, max_fdes: 1 << 23, max_rows: 1 << 25, machine: None }
     }
 }
 

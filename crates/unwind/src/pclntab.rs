@@ -1,7 +1,7 @@
 //! Go's function table, `.gopclntab`: for each function its name and how far sp is below its start, by pc.
 //!
 //! Layouts of Go 1.2 to 1.15 (`0xfffffffb`), 1.16 (`0xfffffffa`), 1.18 (`0xfffffff0`) and
-//! 1.20 and later (`0xfffffff1`), on amd64.
+//! 1.20 and later (`0xfffffff1`), on amd64 and arm64.
 use crate::reader::Reader;
 
 /// A function of the table.
@@ -11,8 +11,9 @@ pub(crate) struct Function<'a> {
     pub start: u64,
     pub end: u64,
     pub name: &'a [u8],
-    /// Its table of sp deltas.
+    /// Its table of sp deltas, which counts in units of so many bytes.
     deltas: &'a [u8],
+    unit: u64,
 }
 
 /// `value` holds from `from` to `to`, both relative to the start of the function.
@@ -33,6 +34,8 @@ pub(crate) struct PclnTab<'a> {
     /// Offset of the first part behind the header, which the module data points to as well.
     pub names_offset: u64,
     functions: usize,
+    /// Bytes of the shortest instruction, in which pcs are counted.
+    unit: u64,
     /// Entries of the function table are pairs of this many bytes.
     entry_size: usize,
     table: &'a [u8],
@@ -43,7 +46,7 @@ pub(crate) struct PclnTab<'a> {
 impl<'a> PclnTab<'a> {
     /// First 8 bytes of a table of the newest layouts.
     pub fn is_magic(bytes: &[u8]) -> bool {
-        matches!(*bytes, [0xfb | 0xfa | 0xf0 | 0xf1, 0xff, 0xff, 0xff, 0, 0, 1, 8, ..])
+        matches!(*bytes, [0xfb | 0xfa | 0xf0 | 0xf1, 0xff, 0xff, 0xff, 0, 0, 1 | 4, 8, ..])
     }
 
     pub fn parse(data: &'a [u8]) -> Option<Self> {
@@ -54,6 +57,7 @@ impl<'a> PclnTab<'a> {
         let functions = usize::try_from(reader.u64()?).ok()?;
         let from = |offset: u64| data.get(usize::try_from(offset).ok()?..);
         let first = *data.first()?;
+        let unit = u64::from(*data.get(6)?);
         if first == 0xfb {
             let table = reader.rest();
             return Some(Self {
@@ -61,6 +65,7 @@ impl<'a> PclnTab<'a> {
                 text: None,
                 names_offset: 0,
                 functions,
+                unit,
                 entry_size: 8,
                 // Offsets of functions, names and deltas all count from the beginning here.
                 table,
@@ -75,7 +80,8 @@ impl<'a> PclnTab<'a> {
         let (deltas, table) = (from(reader.u64()?)?, from(reader.u64()?)?);
         let absolute = first == 0xfa;
         let entry_size = if absolute { 8 } else { 4 };
-        Some(Self { absolute, text, names_offset, functions, entry_size, table, names: from(names_offset)?, deltas })
+        let names = from(names_offset)?;
+        Some(Self { absolute, text, names_offset, functions, unit, entry_size, table, names, deltas })
     }
 
     /// Functions in order; ends early where the table is cut off.
@@ -98,7 +104,7 @@ impl<'a> PclnTab<'a> {
         (0..self.functions).map_while(move |i| entry(i).zip(end(i + 1))).take_while(ordered).filter_map(
             |((start, at), end)| {
                 let (name, deltas) = self.describe(at)?;
-                Some(Function { start, end, name, deltas })
+                Some(Function { start, end, name, deltas, unit: self.unit })
             },
         )
     }
@@ -137,7 +143,7 @@ impl Function<'_> {
             value = value.checked_add(if step & 1 == 0 { half } else { !half })?;
             let bytes = reader.uleb().filter(|&bytes| bytes > 0)?;
             let from = pc;
-            pc = pc.checked_add(bytes)?;
+            pc = pc.checked_add(bytes.checked_mul(self.unit)?)?;
             Some(SpDelta { from, to: pc.min(length), value })
         })
     }

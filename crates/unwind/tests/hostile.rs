@@ -46,7 +46,7 @@ fn tender(bytes: &[u8]) -> Vec<std::ops::Range<usize>> {
 }
 
 fn check(bytes: &[u8]) {
-    let limits = Limits { max_elements: 1 << 16, max_fdes: 1 << 18, max_rows: 1 << 20 };
+    let limits = Limits { max_elements: 1 << 16, max_fdes: 1 << 18, max_rows: 1 << 20, ..Limits::default() };
     if let Ok(table) = convert(bytes, &limits) {
         assert_eq!(table.bytes().len() % ELEMENT_SIZE, 0);
         assert_eq!(table.bytes().len() / ELEMENT_SIZE, table.elements() as usize);

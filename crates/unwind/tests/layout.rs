@@ -57,6 +57,8 @@ fn mirrors_abi_h() {
         ("FP_FP", layout::fp::FP),
         ("RA_CFA_8", layout::ra::CFA_8),
         ("RA_SP", layout::ra::SP),
+        ("RA_RECORD", layout::ra::RECORD),
+        ("RA_CFA_WORDS", layout::ra::CFA_WORDS),
     ];
     expected.extend(kinds.iter().map(|(name, value)| ((*name).to_owned(), u64::from(*value))));
     macro_rules! offsets {

@@ -112,3 +112,24 @@ fn runtimes() {
         }
     }
 }
+
+/// Debian's files for arm64, which `tests/kernels/cross.sh` unpacks (`scripts/setup.sh test`).
+#[test]
+fn files_of_arm64() {
+    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/.cache/arm64");
+    let files = [
+        ("lib/aarch64-linux-gnu/libc.so.6", 2.0),
+        ("lib/aarch64-linux-gnu/libm.so.6", 2.3),
+        ("lib/aarch64-linux-gnu/ld-linux-aarch64.so.1", 3.5),
+        ("lib/aarch64-linux-gnu/libgcc_s.so.1", 3.5),
+        ("usr/lib/aarch64-linux-gnu/libstdc++.so.6.0.30", 1.4),
+        ("usr/lib/aarch64-linux-gnu/libcrypto.so.3", 1.4),
+        ("usr/lib/aarch64-linux-gnu/libpython3.11.so.1.0", 1.4),
+        ("bin/busybox", 2.4),
+    ];
+    for (name, bound) in files {
+        if let Some(path) = find(name, &[format!("{root}/{name}")]) {
+            compare(&path, bound);
+        }
+    }
+}

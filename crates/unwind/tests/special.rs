@@ -2,7 +2,7 @@
 mod common;
 use common::libc;
 use everflame_unwind::layout::{RULE_SIGNAL, cfa, fp, ra};
-use everflame_unwind::{Error, Limits, Rule, Table, convert};
+use everflame_unwind::{Error, Limits, Machine, Rule, Table, convert};
 use object::{Object, ObjectSection, ObjectSymbol};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -268,8 +268,10 @@ fn what_is_no_program_is_refused_with_a_reason() {
     bytes[4] = 1;
     assert!(matches!(convert(&bytes), Error::Unsupported(_)));
     bytes[4] = 2;
-    bytes[18] = 183; // EM_AARCH64
+    bytes[18] = 243; // EM_RISCV
     assert!(matches!(convert(&bytes), Error::Unsupported(_)));
+    let other = Limits { machine: Some(Machine::Arm64), ..Limits::default() };
+    assert!(matches!(everflame_unwind::convert(&libc(), &other), Err(Error::Unsupported(_))));
     let small = Limits { max_elements: 10, ..Limits::default() };
     let error = everflame_unwind::convert(&libc(), &small).map(|_| ()).expect_err("refused");
     assert!(matches!(error, Error::Limit { limit: 10, .. }), "{error}");

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -19,10 +20,21 @@ pub struct Target {
 
 /// Path of a built program with known truth (`tests/targets/README.md`).
 pub fn built(name: &str) -> Result<PathBuf, Skip> {
-    static BUILT: std::sync::OnceLock<()> = std::sync::OnceLock::new();
-    let out = machine::cache().join("targets");
-    BUILT.get_or_init(|| {
-        machine::output(Command::new(machine::repository().join("tests/targets/build.sh")).arg(&out));
+    static BUILT: OnceLock<()> = OnceLock::new();
+    build(&BUILT, "targets", &[], name)
+}
+
+/// The same for an architecture as the distribution calls it.
+pub fn built_for(architecture: &str, name: &str) -> Result<PathBuf, Skip> {
+    static BUILT: OnceLock<()> = OnceLock::new();
+    if architecture == "arm64" { build(&BUILT, "targets-arm64", &["arm64"], name) } else { built(name) }
+}
+
+fn build(once: &OnceLock<()>, folder: &str, arguments: &[&str], name: &str) -> Result<PathBuf, Skip> {
+    let out = machine::cache().join(folder);
+    once.get_or_init(|| {
+        let script = machine::repository().join("tests/targets/build.sh");
+        machine::output(Command::new(script).arg(&out).args(arguments));
     });
     let path = out.join(name);
     if path.is_file() { Ok(path) } else { Err(Skip(format!("{name} could not be built (scripts/setup.sh test)"))) }

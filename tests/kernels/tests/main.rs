@@ -1,7 +1,7 @@
 //! The kernel matrix: each guest is a virtual machine with a distribution's kernel in which
 //! the agent samples programs with known truth (`src/`); here it is started and judged.
 //!
-//! Three kernels by default; `EVERFLAME_KERNELS=all` (`make test-kernels`) is all of them.
+//! Four kernels by default; `EVERFLAME_KERNELS=all` (`make test-kernels`) is all of them.
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs)]
 
@@ -15,19 +15,23 @@ mod host {
     pub mod guest;
     pub mod image;
     pub mod judge;
+    pub mod machine;
 }
 
 use host::{budget, guest, image::Kernel, judge};
 
 const AMD64: &str = "amd64";
+const ARM64: &str = "arm64";
 
 fn main() -> ExitCode {
-    let usual: [runner::Test; 3] = [
+    let usual: [runner::Test; 4] = [
         ("kernels::x86_64_5_10", || functional("5.10", AMD64)),
         ("kernels::x86_64_6_1", || functional("6.1", AMD64)),
         ("kernels::x86_64_7", || functional("7", AMD64)),
+        ("kernels::arm64_6_12", || functional("6.12", ARM64)),
     ];
-    let more: [runner::Test; 1] = [("kernels::x86_64_6_12", || functional("6.12", AMD64))];
+    let more: [runner::Test; 2] =
+        [("kernels::x86_64_6_12", || functional("6.12", AMD64)), ("kernels::arm64_6_1", || functional("6.1", ARM64))];
     let all = std::env::var("EVERFLAME_KERNELS").is_ok_and(|which| which == "all");
     let tests: Vec<runner::Test> = usual.into_iter().chain(more.into_iter().filter(|_| all)).collect();
     runner::run(&tests)

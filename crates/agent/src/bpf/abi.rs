@@ -20,7 +20,7 @@ pub const SAMPLE_LATE: u8 = 8;
 pub const STACK_BYTES: usize = 32768;
 pub const CODE_BYTES: usize = 16;
 pub const BELOW_SP: usize = 128;
-pub const GENERAL_REGISTERS: usize = 16;
+pub const GENERAL_REGISTERS: usize = if cfg!(target_arch = "aarch64") { 32 } else { 16 };
 pub const TABLE_NOT_YET: u32 = 0;
 pub const TABLE_NEVER: u32 = u32::MAX;
 
@@ -51,6 +51,8 @@ pub struct Options {
     pub only_wanted: u32,
     pub copy_every: u32,
     pub copy_rate: u64,
+    pub address_mask: u64,
+    pub kernel_stack: u64,
 }
 
 /// The fixed part of a record in the ring; frames follow.
@@ -138,8 +140,8 @@ pub struct Counters {
 const _: () = {
     assert!(size_of::<Mapping>() == 24);
     assert!(size_of::<Process>() == 24);
-    assert!(size_of::<Options>() == 32);
-    assert!(size_of::<UserState>() == 192);
+    assert!(size_of::<Options>() == 48);
+    assert!(size_of::<UserState>() == 64 + 8 * GENERAL_REGISTERS);
     assert!(size_of::<Sample>() == 64);
     assert!(size_of::<CgroupBirth>() == 504);
     assert!(size_of::<Counters>() == COUNTER_WORDS * 8);
@@ -206,13 +208,15 @@ impl Process {
 
 impl Options {
     /// As read-only data of the programs.
-    pub fn to_bytes(self) -> [u8; 32] {
-        let mut b = [0; 32];
+    pub fn to_bytes(self) -> [u8; 48] {
+        let mut b = [0; 48];
         b[..8].copy_from_slice(&self.time_limit_ns.to_le_bytes());
         b[8..16].copy_from_slice(&self.ring_size.to_le_bytes());
         b[16..20].copy_from_slice(&self.only_wanted.to_le_bytes());
         b[20..24].copy_from_slice(&self.copy_every.to_le_bytes());
-        b[24..].copy_from_slice(&self.copy_rate.to_le_bytes());
+        b[24..32].copy_from_slice(&self.copy_rate.to_le_bytes());
+        b[32..40].copy_from_slice(&self.address_mask.to_le_bytes());
+        b[40..].copy_from_slice(&self.kernel_stack.to_le_bytes());
         b
     }
 }
@@ -235,6 +239,8 @@ mod tests {
             ("options", "only_wanted", offset_of!(Options, only_wanted)),
             ("options", "copy_every", offset_of!(Options, copy_every)),
             ("options", "copy_rate", offset_of!(Options, copy_rate)),
+            ("options", "address_mask", offset_of!(Options, address_mask)),
+            ("options", "kernel_stack", offset_of!(Options, kernel_stack)),
             ("registers", "lr", offset_of!(Registers, lr)),
             ("registers", "general", offset_of!(Registers, general)),
             ("user_state", "start", offset_of!(UserState, start)),

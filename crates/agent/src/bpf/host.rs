@@ -8,8 +8,8 @@ use std::{ffi::c_void, fmt, marker::PhantomData};
 use everflame_profile::Completeness;
 use everflame_unwind::Rule;
 
-use super::abi;
 pub use super::abi::Registers;
+use super::{abi, machine};
 
 /// Where a walk reads what is not in its tables: stacks, and the code that frames return to.
 pub trait Memory {
@@ -125,6 +125,7 @@ struct Host {
     read: extern "C" fn(*const c_void, u64, *mut u8, u32) -> i32,
     memory: *const c_void,
     at: Registers,
+    address_mask: u64,
     frames: *mut u64,
     taken: u32,
     reason: u32,
@@ -147,6 +148,7 @@ impl Host {
             read: nothing,
             memory: std::ptr::null(),
             at: Registers::default(),
+            address_mask: machine::address_mask(),
             frames: std::ptr::null_mut(),
             taken: 0,
             reason: 0,
@@ -180,6 +182,7 @@ pub fn walk(at: Registers, mappings: &[abi::Mapping], tables: &TableView<'_>, me
         read,
         memory: (&raw const memory).cast(),
         at,
+        address_mask: machine::address_mask(),
         frames: frames.as_mut_ptr(),
         ..Host::with(tables)
     };

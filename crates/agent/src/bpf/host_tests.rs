@@ -7,7 +7,7 @@ use everflame_unwind::{Limits, convert, function_ranges, layout};
 use super::*;
 use crate::sample::UserStack;
 
-const NUMBER: u32 = 9;
+const NUMBER: u32 = 19;
 const BIAS: u64 = 0x5555_0000_0000;
 const TOP: u64 = 0x7fff_ffff_0000;
 

@@ -6,6 +6,7 @@ pub mod births;
 pub mod clock;
 pub mod counters;
 pub mod host;
+pub mod machine;
 pub mod pool;
 pub mod programs;
 pub mod ring;

@@ -9,6 +9,7 @@ use super::{
     births::BirthReader,
     clock::{Clock, online_cpus},
     counters::CounterMap,
+    machine::{address_mask, kernel_stack, page_size},
     pool::MappingPool,
     ring::RingReader,
     shared::Shared,
@@ -21,7 +22,7 @@ pub static OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/everflame.b
 /// How the kernel side is set up.
 #[derive(Debug, Clone)]
 pub struct ProgramOptions {
-    /// Bytes of the sample ring, a power of two of at least a page.
+    /// Bytes of the sample ring, a power of two; a page where that is more.
     pub ring_bytes: u32,
     /// Longest time of one walk in the interrupt, in nanoseconds.
     pub time_limit_ns: u64,
@@ -83,6 +84,7 @@ impl Programs {
         }
         raise_memlock();
         let cpus = possible_cpus();
+        let ring_bytes = options.ring_bytes.max(page_size() as u32);
         let mut open = ObjectBuilder::default().open_memory(OBJECT).map_err(|e| refused("open", e))?;
         for mut map in open.maps_mut() {
             let name = map.name().to_string_lossy().into_owned();
@@ -90,18 +92,20 @@ impl Programs {
                 "processes" => map.set_max_entries(options.processes),
                 "walks" => map.set_max_entries(cpus),
                 "counters" => map.set_max_entries(cpus + abi::USER_COUNTER_ELEMENTS),
-                "ring" => map.set_max_entries(options.ring_bytes),
+                "ring" => map.set_max_entries(ring_bytes),
                 _ => Ok(()),
             };
             set.map_err(|e| refused("size a map", e))?;
             if name.ends_with(".rodata") {
                 let bytes = abi::Options {
                     time_limit_ns: options.time_limit_ns,
-                    ring_size: u64::from(options.ring_bytes),
+                    ring_size: u64::from(ring_bytes),
                     only_wanted: u32::from(options.only_wanted),
                     copy_every: options.copy_every,
                     // Each CPU can copy two stacks a second, however many there are.
                     copy_rate: (options.copy_rate / online_cpus().len().max(1) as u64).max(2 * abi::STACK_BYTES as u64),
+                    address_mask: address_mask(),
+                    kernel_stack: kernel_stack(),
                 }
                 .to_bytes();
                 match map.initial_value_mut() {

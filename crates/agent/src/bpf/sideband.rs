@@ -12,13 +12,14 @@ use std::{
 use super::{
     BpfError,
     clock::{counts, online_cpus},
+    machine::page_size,
 };
 
-/// Pages of a ring on a machine with few CPUs, and at least.
-const MOST_PAGES: usize = 64;
-const LEAST_PAGES: usize = 4;
-/// Pages of all rings together that are aimed at (8 MiB).
-const ALL_PAGES: usize = 2048;
+/// Bytes of a ring on a machine with few CPUs, and at least; a page where that is more.
+const MOST_BYTES: usize = 256 << 10;
+const LEAST_BYTES: usize = 16 << 10;
+/// Bytes of all rings together that are aimed at.
+const ALL_BYTES: usize = 8 << 20;
 
 /// PERF_FLAG_FD_CLOEXEC of linux/perf_event.h.
 const FLAG_FD_CLOEXEC: libc::c_ulong = 8;
@@ -46,8 +47,7 @@ impl Drop for Ring {
 impl Ring {
     fn open(cpu: u32, pages: usize) -> Result<Self, BpfError> {
         let event = open_event(cpu).map_err(|source| BpfError::Clock { cpu, source })?;
-        // SAFETY: asks for a number.
-        let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) } as usize;
+        let page = page_size() as usize;
         let mut pages = pages;
         loop {
             let size = pages * page;
@@ -110,8 +110,8 @@ pub struct SideBand {
 impl SideBand {
     /// Opens a ring on every online CPU; from here on nothing is missed unsaid.
     pub fn open() -> Result<Self, BpfError> {
-        let share = (ALL_PAGES / online_cpus().len().max(1)).clamp(LEAST_PAGES, MOST_PAGES);
-        let pages = 1 << share.ilog2();
+        let share = (ALL_BYTES / online_cpus().len().max(1)).clamp(LEAST_BYTES, MOST_BYTES);
+        let pages = (1 << share.ilog2() >> page_size().ilog2()).max(1);
         let mut band = Self { rings: Vec::new(), pages };
         band.follow_cpus()?;
         Ok(band)

@@ -86,12 +86,11 @@ pub enum Change {
 }
 
 /// The loadable segment that is mapped from `offset` on; the executable one where several
-/// share a page.
-pub(super) fn segment_of(segments: &[Segment], offset: u64) -> Option<&Segment> {
-    const PAGE: u64 = 4096;
+/// share a page of so many bytes.
+pub(super) fn segment_of(segments: &[Segment], offset: u64, page: u64) -> Option<&Segment> {
     let covers = |s: &&Segment| {
-        let first = s.offset & !(PAGE - 1);
-        let end = s.offset.saturating_add(s.file_size).saturating_add(PAGE - 1) & !(PAGE - 1);
+        let first = s.offset & !(page - 1);
+        let end = s.offset.saturating_add(s.file_size).saturating_add(page - 1) & !(page - 1);
         (first..end).contains(&offset)
     };
     segments.iter().filter(covers).max_by_key(|s| s.executable)
@@ -122,12 +121,16 @@ mod tests {
         // As lld lays it out: segments share pages, addresses run ahead of offsets.
         let all =
             [segment(0, 0, 0x1234, false), segment(0x1240, 0x2240, 0x3000, true), segment(0x4300, 0x6300, 9, false)];
-        assert_eq!(segment_of(&all, 0x1000), Some(&all[1]));
-        assert_eq!(segment_of(&all, 0x3000), Some(&all[1]));
-        assert_eq!(segment_of(&all, 0), Some(&all[0]));
-        assert_eq!(segment_of(&all, 0x5000), None);
+        assert_eq!(segment_of(&all, 0x1000, 4096), Some(&all[1]));
+        assert_eq!(segment_of(&all, 0x3000, 4096), Some(&all[1]));
+        assert_eq!(segment_of(&all, 0, 4096), Some(&all[0]));
+        assert_eq!(segment_of(&all, 0x5000, 4096), None);
         let hostile = [segment(u64::MAX - 5, u64::MAX, u64::MAX, true)];
-        assert_eq!(segment_of(&hostile, 0), None);
+        assert_eq!(segment_of(&hostile, 0, 4096), None);
+        // Pages of 64 KiB: the code begins in the middle of one.
+        let large = [segment(0, 0, 0x8000, false), segment(0x1a340, 0x2a340, 0x9000, true)];
+        assert_eq!(segment_of(&large, 0x10000, 0x10000), Some(&large[1]));
+        assert_eq!(segment_of(&large, 0x10000, 4096), None);
     }
 
     #[test]

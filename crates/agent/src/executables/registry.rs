@@ -15,7 +15,7 @@ use super::{
     vdso,
 };
 use crate::{
-    bpf::host::TableView,
+    bpf::{host::TableView, machine::page_size},
     processes::{
         patience::Patience,
         records::{FileId, NewMapping},
@@ -386,7 +386,7 @@ impl Registry {
         match self.executables.get(&number).map(|e| &e.state) {
             None | Some(State::Unopened | State::Asked) => Place::NotYet,
             Some(State::Bad) => Place::Anon,
-            Some(State::Known { segments, .. }) => match segment_of(segments, offset) {
+            Some(State::Known { segments, .. }) => match segment_of(segments, offset, page_size()) {
                 // vaddr of `start` = offset - p_offset + p_vaddr; addresses wrap.
                 Some(s) => Place::File(number, start.wrapping_sub(offset.wrapping_sub(s.offset).wrapping_add(s.vaddr))),
                 None => Place::Anon,

@@ -98,7 +98,7 @@ fn batch(samples: u64) -> everflame_profile::Batch {
         for _ in 0..noise.below(20) + 8 {
             let callee = if noise.below(6) == 0 { noise.below(4) } else { 0 };
             at = at.wrapping_mul(31).wrapping_add(callee).wrapping_mul(0x2545_f491_4f6c_dd1d);
-            let executable = 8 + (at >> 40) % 20;
+            let executable = 16 + (at >> 40) % 20;
             stack.push(UserFrame(executable << 44 | (at >> 20 & 0xf_ffff)));
         }
         stack.reverse();

@@ -339,7 +339,7 @@ fn frame(mappings: &[abi::Mapping], address: u64) -> UserFrame {
     let at = mappings.partition_point(|entry| entry.start <= address);
     let entry = at.checked_sub(1).and_then(|at| mappings.get(at));
     let entry = entry.filter(|e| (address - e.start) / 4096 < u64::from(e.pages) && e.executable >= FIRST_EXECUTABLE);
-    entry.map_or(UserFrame(address & 0x7fff_ffff_ffff), |entry| {
+    entry.map_or(UserFrame(address & UserFrame::ABSOLUTE), |entry| {
         UserFrame(u64::from(entry.executable) << 44 | (address.wrapping_sub(entry.bias) & ADDRESS))
     })
 }

@@ -11,7 +11,7 @@ use crate::{
     worker::client::{WorkerCommand, tests::command},
 };
 
-const NUMBER: u32 = 9;
+const NUMBER: u32 = 19;
 const TOP: u64 = 0x7fff_ffff_0000;
 
 struct Own {

@@ -18,6 +18,7 @@ use std::{
 };
 
 use everflame_profile::ContentId;
+use everflame_unwind::{Limits, Machine};
 use protocol::{Answer, Request, Wish};
 
 use crate::{
@@ -83,7 +84,8 @@ fn look(file: mapping::Mapped, request: &Request, images: &mut Images) -> Result
             Ok(protocol::facts_to_bytes(&facts))
         }
         Wish::Table => {
-            let table = everflame_unwind::convert(file.bytes(), &Default::default()).map_err(|e| e.to_string())?;
+            let limits = Limits { machine: Some(Machine::here()), ..Limits::default() };
+            let table = everflame_unwind::convert(file.bytes(), &limits).map_err(|e| e.to_string())?;
             Ok(table.bytes().to_vec())
         }
         Wish::Index => {

@@ -42,8 +42,18 @@ pub fn go_program(source: &str, arguments: &[&str]) -> Option<Vec<u8>> {
     Some(std::fs::read(program).expect("readable"))
 }
 
-/// The same, on disk as long as the directory is kept.
+/// The same for a machine, as Go calls it.
+pub fn go_program_for(machine: &str, source: &str, arguments: &[&str]) -> Option<Vec<u8>> {
+    let (_directory, program) = go_build_for(machine, source, arguments)?;
+    Some(std::fs::read(program).expect("readable"))
+}
+
+/// A program on disk as long as the directory is kept.
 pub fn go_build(source: &str, arguments: &[&str]) -> Option<(tempfile::TempDir, PathBuf)> {
+    go_build_for("amd64", source, arguments)
+}
+
+fn go_build_for(machine: &str, source: &str, arguments: &[&str]) -> Option<(tempfile::TempDir, PathBuf)> {
     use std::process::Command;
     let go = ["go", "/usr/local/go/bin/go"].into_iter().find(|go| Command::new(go).arg("version").output().is_ok());
     let Some(go) = go else {
@@ -58,6 +68,7 @@ pub fn go_build(source: &str, arguments: &[&str]) -> Option<(tempfile::TempDir, 
         .env("GOFLAGS", "-mod=mod")
         .env("GO111MODULE", "off")
         .env("GOPROXY", "off")
+        .env("GOARCH", machine)
         .arg("build")
         .args(arguments)
         .arg("-o")
@@ -75,14 +86,44 @@ pub struct Expected {
     pub rule: Rule,
 }
 
+/// A machine's registers by DWARF's numbers.
+#[derive(Clone, Copy)]
+struct Registers {
+    fp: Register,
+    sp: Register,
+    ra: Register,
+    /// Rules can name those below.
+    general: u16,
+    arm64: bool,
+}
+
+impl Registers {
+    fn of(object: &object::File<'_>) -> Self {
+        use gimli::{AArch64, X86_64};
+        match object.architecture() {
+            object::Architecture::X86_64 => {
+                Self { fp: X86_64::RBP, sp: X86_64::RSP, ra: X86_64::RA, general: 16, arm64: false }
+            }
+            object::Architecture::Aarch64 => {
+                Self { fp: AArch64::X29, sp: AArch64::SP, ra: AArch64::X30, general: 31, arm64: true }
+            }
+            other => panic!("no oracle for {other:?}"),
+        }
+    }
+}
+
 /// What an independent reader (gimli) says of `.eh_frame`: (function ranges, rows).
 pub fn oracle(bytes: &[u8]) -> (Vec<(u64, u64)>, Vec<Expected>) {
     let object = object::File::parse(bytes).expect("the oracle can parse it");
     let section = object.section_by_name(".eh_frame").expect("it has .eh_frame");
+    let registers = Registers::of(&object);
     let text = object.section_by_name(".text").map_or(0, |s| s.address());
     let bases = gimli::BaseAddresses::default().set_eh_frame(section.address()).set_text(text);
     let data = section.data().expect("section has data");
-    let frames = gimli::EhFrame::new(data, gimli::LittleEndian);
+    let mut frames = gimli::EhFrame::new(data, gimli::LittleEndian);
+    if registers.arm64 {
+        frames.set_vendor(gimli::Vendor::AArch64);
+    }
     let mut context = gimli::UnwindContext::new();
     let (mut ranges, mut rows) = (Vec::new(), Vec::new());
     let (mut saved, mut by_rbx) = (Vec::new(), false);
@@ -94,13 +135,13 @@ pub fn oracle(bytes: &[u8]) -> (Vec<(u64, u64)>, Vec<Expected>) {
         ranges.push((start, end));
         let mut table = fde.rows(&frames, &bases, &mut context).expect("rows");
         while let Some(row) = table.next_row().expect("row") {
-            let rule = rule_of(row, fde.is_signal_trampoline(), &frames);
+            let rule = rule_of(row, fde.is_signal_trampoline(), &frames, registers);
             let rbx = match row.register(Register(3)) {
                 None | Some(RegisterRule::SameValue) => Some(0),
                 Some(RegisterRule::Offset(offset)) if offset != 0 => Some(offset as i16),
                 _ => None,
             };
-            by_rbx |= rule.is_found_by_rbx();
+            by_rbx |= !registers.arm64 && rule.is_found_by_rbx();
             rows.push(Expected { start: row.start_address(), end: row.end_address(), rule });
             saved.push(rbx);
         }
@@ -116,9 +157,14 @@ pub fn oracle(bytes: &[u8]) -> (Vec<(u64, u64)>, Vec<Expected>) {
     (ranges, rows)
 }
 
-fn rule_of(row: &gimli::UnwindTableRow<usize>, signal: bool, frames: &gimli::EhFrame<Slice<'_>>) -> Rule {
+fn rule_of(
+    row: &gimli::UnwindTableRow<usize>,
+    signal: bool,
+    frames: &gimli::EhFrame<Slice<'_>>,
+    Registers { fp: rbp, sp: rsp, ra: rip, general, arm64 }: Registers,
+) -> Rule {
+    let simple = |code: &[u8]| simple(code, [rbp, rsp]);
     let code = |x: &gimli::UnwindExpression<usize>| x.get(frames).expect("expression is there").0.slice().to_vec();
-    let (rbp, rsp, rip) = (Register(6), Register(7), Register(16));
     let mut rule = Rule { flags: if signal { RULE_SIGNAL } else { 0 }, ..Rule::NONE };
     if matches!(row.register(rip), Some(RegisterRule::Undefined)) {
         return Rule::END;
@@ -130,10 +176,10 @@ fn rule_of(row: &gimli::UnwindTableRow<usize>, signal: bool, frames: &gimli::EhF
         CfaRule::RegisterAndOffset { register, offset } if *register == rbp => {
             (rule.cfa, rule.cfa_offset) = (cfa::FP, *offset as i32);
         }
-        CfaRule::RegisterAndOffset { register, offset } if register.0 < 16 => {
+        CfaRule::RegisterAndOffset { register, offset } if register.0 < general => {
             (rule.cfa, rule.cfa_offset, rule.cfa_add) = (cfa::REGISTER, *offset as i32, register.0 as i16);
             // rcx: the end of an unwinder's function, which leaves for a landing pad.
-            rule.flags |= if register.0 == 2 { RULE_SIGNAL } else { 0 };
+            rule.flags |= if register.0 == 2 && !arm64 { RULE_SIGNAL } else { 0 };
         }
         CfaRule::RegisterAndOffset { .. } => return Rule::UNSUPPORTED,
         CfaRule::Expression(x) => match code(x)[..] {
@@ -158,7 +204,16 @@ fn rule_of(row: &gimli::UnwindTableRow<usize>, signal: bool, frames: &gimli::EhF
         return Rule::UNSUPPORTED;
     }
     match row.register(rip) {
-        Some(RegisterRule::Offset(-8)) => {}
+        Some(RegisterRule::Offset(-8)) if !arm64 => {}
+        Some(RegisterRule::Offset(offset)) if arm64 => match row.register(rbp) {
+            Some(RegisterRule::Offset(fp)) if fp + 8 == offset => rule.ra = ra::RECORD,
+            None | Some(RegisterRule::SameValue) => (rule.ra, rule.fp_offset) = (ra::RECORD, offset as i32 - 8),
+            _ => (rule.ra, rule.ra_offset) = (ra::CFA_WORDS, (offset / 8) as i16),
+        },
+        None | Some(RegisterRule::SameValue) if arm64 => (rule.ra, rule.ra_offset) = (ra::REGISTER, 30),
+        Some(RegisterRule::Register(register)) if arm64 && register.0 < general => {
+            (rule.ra, rule.ra_offset) = (ra::REGISTER, register.0 as i16);
+        }
         Some(RegisterRule::Register(register)) if register.0 < 16 => {
             (rule.ra, rule.ra_offset, rule.flags) = (ra::REGISTER, register.0 as i16, rule.flags | RULE_SIGNAL);
         }
@@ -185,12 +240,12 @@ fn rule_of(row: &gimli::UnwindTableRow<usize>, signal: bool, frames: &gimli::EhF
 }
 
 /// (register, offset, added after a dereference if there is one), by the oracle's own decoder of operations.
-fn simple(code: &[u8]) -> Option<(Register, i64, Option<i64>)> {
+fn simple(code: &[u8], pointers: [Register; 2]) -> Option<(Register, i64, Option<i64>)> {
     use gimli::Operation::{Deref, PlusConstant, RegisterOffset};
     let encoding = gimli::Encoding { format: gimli::Format::Dwarf32, version: 4, address_size: 8 };
     let mut operations = gimli::Expression(Slice::new(code, gimli::LittleEndian)).operations(encoding);
     let mut found = match operations.next().ok()?? {
-        RegisterOffset { register: register @ Register(6 | 7), offset, .. } => (register, offset, None),
+        RegisterOffset { register, offset, .. } if pointers.contains(&register) => (register, offset, None),
         _ => return None,
     };
     while let Some(operation) = operations.next().ok()? {

@@ -22,23 +22,25 @@ const MISTAKES: [(&str, &str, &str); 2] =
 
 /// Seconds of trying: `EVERFLAME_FUZZ_SECONDS`, or a few.
 fn seconds() -> u64 {
-    std::env::var("EVERFLAME_FUZZ_SECONDS").ok().and_then(|s| s.parse().ok()).unwrap_or(20)
+    std::env::var("EVERFLAME_FUZZ_SECONDS").ok().and_then(|s| s.parse().ok()).unwrap_or(15)
 }
 
 pub fn hostile_memory_rows_and_mappings() -> Outcome {
     let folder = repository().join("target/examiner");
     let corpus = folder.join("corpus");
     std::fs::create_dir_all(&corpus).unwrap();
-    let program = folder.join("step");
-    build(&repository().join("bpf"), &program)?;
     let seeds = seeds(&corpus);
     assert!(seeds >= 3, "{seeds} seeds");
     let kept = repository().join("tests/corpus/step");
     std::fs::create_dir_all(&kept).unwrap();
-    let said = examine(&program, seconds(), &[&corpus, &kept], &kept);
-    assert!(said.contains("Done "), "a case breaks the walk, see tests/corpus/step:\n{said}");
-    let tried = said.lines().rev().find(|line| line.starts_with("Done ")).unwrap_or_default();
-    println!("examiner: {tried}, from {seeds} seeds");
+    for architecture in ["x86", "arm64"] {
+        let program = folder.join(format!("step-{architecture}"));
+        build(&repository().join("bpf"), architecture, &program)?;
+        let said = examine(&program, seconds(), &[&corpus, &kept], &kept);
+        assert!(said.contains("Done "), "a case breaks the walk of {architecture}, see tests/corpus/step:\n{said}");
+        let tried = said.lines().rev().find(|line| line.starts_with("Done ")).unwrap_or_default();
+        println!("examiner of {architecture}: {tried}, from {seeds} seeds");
+    }
 
     // An examiner that finds nothing in a walk that is broken is none.
     for (file, right, wrong) in MISTAKES {
@@ -48,20 +50,22 @@ pub fn hostile_memory_rows_and_mappings() -> Outcome {
         let text = std::fs::read_to_string(&path).unwrap();
         assert!(text.contains(right), "{file} does not say `{right}` any more: choose another mistake");
         std::fs::write(&path, text.replace(right, wrong)).unwrap();
-        build(&broken, &folder.join("broken"))?;
+        build(&broken, "x86", &folder.join("broken"))?;
         let said = examine(&folder.join("broken"), 60, &[&corpus], &folder);
         assert!(!said.contains("Done "), "`{wrong}` in {file} is not found out:\n{said}");
     }
     Ok(())
 }
 
-fn build(bpf: &Path, program: &Path) -> Outcome {
+/// The walk of an architecture, as libbpf's headers call it, for this machine.
+fn build(bpf: &Path, architecture: &str, program: &Path) -> Outcome {
     let candidates = [std::env::var("CLANG").unwrap_or_default(), "clang-19".into(), "clang".into()];
     for clang in candidates.iter().filter(|clang| !clang.is_empty()) {
         let mut command = Command::new(clang);
         command
             .args(["-g", "-O1", "-Wall", "-Werror", "-Wno-unused-function", "-fno-strict-aliasing", "-fwrapv"])
             .args(["-fsanitize=fuzzer,address,undefined", "-fno-sanitize-recover=all"])
+            .arg(format!("-D__TARGET_ARCH_{architecture}"))
             .arg(bpf.join("host/fuzz.c"))
             .arg("-o")
             .arg(program);

@@ -12,14 +12,16 @@ use serde_json::Value;
 
 use super::archive::Archive;
 use super::image::Kernel;
+use super::machine::Machine;
 
 /// A guest that takes longer than this hangs: one takes about half a minute.
 const LIMIT: Duration = Duration::from_secs(240);
 
 /// Names under which programs run in the guest, and what they are.
-const PROGRAMS: [(&str, &str); 8] = [
+const PROGRAMS: [(&str, &str); 9] = [
     ("truth_cpp", "truth_cpp"),
     ("truth_musl", "truth_musl"),
+    ("truth_rust", "truth_rust"),
     ("deep", "deep"),
     ("interrupted", "interrupted"),
     ("during_1", "truth_cpp"),
@@ -28,11 +30,6 @@ const PROGRAMS: [(&str, &str); 8] = [
     ("after_2", "truth_cpp"),
 ];
 
-/// What dynamic programs need, and where the host has it.
-const LIBRARIES: [&str; 4] = ["libc.so.6", "libm.so.6", "libstdc++.so.6", "libgcc_s.so.1"];
-const LIBRARY_FOLDERS: [&str; 2] = ["/lib/x86_64-linux-gnu", "/usr/lib/x86_64-linux-gnu"];
-const LOADER: &str = "/lib64/ld-linux-x86-64.so.2";
-
 /// What a guest told.
 #[derive(Debug)]
 pub struct Told {
@@ -40,6 +37,9 @@ pub struct Told {
     pub verifier: Value,
     pub scenes: Value,
 }
+
+/// What dynamic programs need beside the loader.
+const LIBRARIES: [&str; 4] = ["libc.so.6", "libm.so.6", "libstdc++.so.6", "libgcc_s.so.1"];
 
 /// Ends the emulator with the test.
 struct Emulator(Child);
@@ -59,12 +59,13 @@ const BOOTS: u32 = 3;
 
 /// Boots the guest and waits for its end.
 pub fn run(kernel: &Kernel) -> Result<Told, Skip> {
-    need_program("qemu-system-x86_64")?;
+    let machine = Machine::of(kernel.architecture);
+    need_program(machine.emulator[0])?;
     let folder = tempfile::tempdir().unwrap();
     let files = folder.path().join("initrd");
-    std::fs::write(&files, file_system()?).unwrap();
+    std::fs::write(&files, file_system(machine)?).unwrap();
     for boot in 1.. {
-        let (told, log) = boot_once(kernel, &files);
+        let (told, log) = boot_once(machine, kernel, &files);
         let member = |name: &str| told.iter().find(|(what, _)| what == name).map(|(_, value)| value.clone());
         if let (Some(name), Some(verifier), Some(scenes)) = (member("kernel"), member("verifier"), member("scenes")) {
             return Ok(Told { kernel: name.as_str().unwrap_or_default().to_owned(), verifier, scenes });
@@ -81,8 +82,8 @@ pub fn run(kernel: &Kernel) -> Result<Told, Skip> {
     unreachable!("the last boot returns or panics")
 }
 
-fn boot_once(kernel: &Kernel, files: &Path) -> (Vec<(String, Value)>, Vec<String>) {
-    let mut child = emulator(&kernel.image, files)
+fn boot_once(machine: &Machine, kernel: &Kernel, files: &Path) -> (Vec<(String, Value)>, Vec<String>) {
+    let mut child = emulator(machine, &kernel.image, files)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::inherit())
@@ -119,12 +120,13 @@ fn listen(console: impl std::io::Read + Send + 'static) -> (Vec<(String, Value)>
     (told, log)
 }
 
-fn emulator(kernel: &Path, files: &Path) -> Command {
-    let mut command = Command::new("qemu-system-x86_64");
+fn emulator(machine: &Machine, kernel: &Path, files: &Path) -> Command {
+    let mut command = Command::new(machine.emulator[0]);
     command
-        .args(["-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "1024", "-no-reboot"])
+        .args(&machine.emulator[1..])
+        .args(["-accel", "tcg,thread=multi", "-smp", "2", "-m", "1024", "-no-reboot"])
         .args(["-display", "none", "-monitor", "none", "-serial", "stdio", "-nodefaults"])
-        .args(["-append", "console=ttyS0 panic=-1 quiet loglevel=3 tsc=reliable"])
+        .args(["-append", &format!("console={} panic=-1 quiet loglevel=3 {}", machine.console, machine.arguments)])
         .arg("-kernel")
         .arg(kernel)
         .arg("-initrd")
@@ -132,21 +134,21 @@ fn emulator(kernel: &Path, files: &Path) -> Command {
     command
 }
 
-fn file_system() -> Result<Vec<u8>, Skip> {
+fn file_system(machine: &Machine) -> Result<Vec<u8>, Skip> {
     let mut archive = Archive::default();
     let folders = ["dev", "proc", "sys", "tmp", "targets", "lib", "lib64", "lib/x86_64-linux-gnu"];
     folders.iter().for_each(|path| archive.directory(path));
     archive.console();
-    archive.program("init", Path::new(env!("CARGO_BIN_EXE_guest")));
+    archive.program("init", &machine.guest()?);
     for (name, built) in PROGRAMS {
-        archive.program(&format!("targets/{name}"), &target::built(built)?);
+        archive.program(&format!("targets/{name}"), &target::built_for(machine.name, built)?);
     }
-    archive.program(LOADER.trim_start_matches('/'), Path::new(LOADER));
-    for library in LIBRARIES {
-        let found =
-            LIBRARY_FOLDERS.iter().map(|folder| PathBuf::from(folder).join(library)).find(|path| path.is_file());
-        let path = found.ok_or_else(|| Skip(format!("{library} is not where Debian has it")))?;
-        archive.program(&format!("lib/x86_64-linux-gnu/{library}"), &path);
+    for library in LIBRARIES.iter().chain([&machine.loader.1]) {
+        let mut folders = machine.libraries.iter().map(|folder| PathBuf::from(folder).join(library));
+        let path = folders.find(|path| path.is_file());
+        let path = path.ok_or_else(|| Skip(format!("{library} of {} is not where Debian has it", machine.name)))?;
+        let folder = if *library == machine.loader.1 { machine.loader.0 } else { machine.folder };
+        archive.program(&format!("{folder}/{library}"), &path);
     }
     Ok(archive.finish())
 }
