@@ -13,7 +13,7 @@
 /* Pointer authentication signs in the bits that no address has. */
 #define RETURN_ADDRESS(word) ((word) & address_mask())
 
-static inline int is_call(const __u8 *b) {
+static inline __attribute__((always_inline)) int is_call(const __u8 *b) {
     __u32 code = b[4] | b[5] << 8 | b[6] << 16 | (__u32)b[7] << 24;
     return code >> 26 == 0x25 || (code & 0xfefff000) == 0xd63f0000; /* bl; blr, blraa, blrab */
 }

@@ -12,7 +12,7 @@
 #define RETURN_ADDRESS(word) (word)
 
 /* b[8 - n] is the byte n before the return address */
-static inline int is_call(const __u8 *b) {
+static inline __attribute__((always_inline)) int is_call(const __u8 *b) {
     if (b[3] == 0xe8) /* call rel32 */
         return 1;
     if (b[6] == 0xff && (b[7] & 0xf8) == 0xd0) /* call reg, perhaps after a REX prefix */
