@@ -33,6 +33,9 @@ static __always_inline int user_registers(struct bpf_perf_event_data *ctx, struc
     if (IS_USER(&ctx->regs)) {
         TAKE_REGISTERS(&w->from.at, &ctx->regs);
         w->narrow = IS_NARROW(&ctx->regs);
+        /* Old verifiers want the context read by constant offsets alone: these reads must
+         * not become one with those below. */
+        asm volatile("" ::: "memory");
         return 1;
     }
     void *at;
