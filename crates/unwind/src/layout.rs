@@ -8,7 +8,7 @@ pub const ELEMENT_SIZE: usize = 64;
 /// Elements of one chunk of the linear space.
 pub const CHUNK_ELEMENTS: u32 = 16_384;
 /// Grows when a table of the same file comes to mean or hold something else: tables that are kept are made anew.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;
 /// First word of every table, "EFT1".
 pub const TABLE_MAGIC: u32 = 0x3154_4645;
 /// Pairs in a block of rows.
