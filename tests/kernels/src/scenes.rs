@@ -56,8 +56,9 @@ pub fn play() -> anyhow::Result<Value> {
     scene(&mut recorder, &mut shares.into_iter().collect::<Result<_, _>>()?)?;
     let deep = Program::start("deep", &["2", WARM_UP])?;
     let interrupted = Program::start("interrupted", &["sent", "2", WARM_UP])?;
-    let rust = Program::start("truth_rust", &["5", WARM_UP])?;
-    scene(&mut recorder, &mut vec![deep, interrupted, rust])?;
+    scene(&mut recorder, &mut vec![deep, interrupted])?;
+    let rust = Program::start("truth_rust", &["4", WARM_UP])?;
+    scene(&mut recorder, &mut vec![rust])?;
 
     let before = sums(&counters, start);
     let mut plugged = vec![Program::start("during_1", &["5", "0"])?, Program::start("during_2", &["5", "0"])?];
