@@ -10,10 +10,11 @@ use serde_json::Value;
 use super::Finding;
 
 /// Room, and the rooms that it may depend on. `xtask` and the tests may know all.
-const ROOMS: [(&str, &[&str]); 7] = [
+const ROOMS: [(&str, &[&str]); 8] = [
     ("everflame-profile", &[]),
     ("everflame-unwind", &[]),
     ("everflame-symbols", &["everflame-profile", "everflame-unwind"]),
+    ("everflame-secrets", &[]),
     ("everflame-agent", &["everflame-profile", "everflame-unwind", "everflame-symbols"]),
     ("everflame-store", &["everflame-profile"]),
     ("everflame-server", &["everflame-profile", "everflame-store", "everflame-symbols"]),
