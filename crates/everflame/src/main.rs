@@ -12,6 +12,7 @@ mod node;
 mod options;
 mod privileges;
 mod record;
+mod secret;
 mod server;
 mod symbols;
 mod token;

@@ -6,7 +6,7 @@ use std::{net::SocketAddr, path::PathBuf};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use everflame_agent::Memory;
 
-use crate::token::TokenCommand;
+use crate::{secret::SecretOptions, token::TokenCommand};
 
 /// Sees what every process spends its time on, with nothing changed in any process.
 #[derive(Debug, Parser)]
@@ -198,6 +198,9 @@ pub struct AgentOptions {
     /// File with certificates (PEM) of authorities that may speak for the server (default: the system's)
     #[arg(long, value_name = "FILE", env = "EVERFLAME_CA_FILE")]
     pub ca_file: Option<PathBuf>,
+    /// Where it sends, and what it shows there.
+    #[command(flatten)]
+    pub secret: SecretOptions,
     /// Which node this is.
     #[command(flatten)]
     pub node: NodeOptions,

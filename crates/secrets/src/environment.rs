@@ -3,9 +3,12 @@
 
 use std::{collections::HashMap, fmt, sync::Arc};
 
+/// How a variable is looked up.
+type Lookup = dyn Fn(&str) -> Option<String> + Send + Sync;
+
 /// Variables by name.
 #[derive(Clone)]
-pub struct Environment(Arc<dyn Fn(&str) -> Option<String> + Send + Sync>);
+pub struct Environment(Arc<Lookup>);
 
 impl Environment {
     /// Those of this process, as they are when asked.

@@ -62,6 +62,10 @@ impl Secret {
             Some(Field::Other(_)) => Err(wrong(&format!("its key `{key}` is not a text"))),
         };
         let endpoint = text("endpoint")?.map(|endpoint| endpoint.reveal().to_owned());
+        // It is shown in logs, so nothing may be in it that is to be hidden.
+        if endpoint.as_deref().is_some_and(|endpoint| !is_plain_url(endpoint)) {
+            return Err(wrong("its key `endpoint` is not https://HOST:PORT (or http://), without a user and password"));
+        }
         let authorization = match (text("apiKey")?, text("token")?) {
             (Some(key), None) => Authorization::ApiKey(key),
             (None, Some(token)) => Authorization::Bearer(token),
@@ -70,6 +74,12 @@ impl Secret {
         };
         Ok(Self { endpoint, authorization })
     }
+}
+
+/// Whether it is a URL of a host and nothing more than a path.
+fn is_plain_url(text: &str) -> bool {
+    let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+    rest.is_some_and(|rest| !rest.is_empty() && !rest.starts_with(['/', ':']) && !rest.contains(['@', '?', '#', ' ']))
 }
 
 #[cfg(test)]
@@ -98,13 +108,16 @@ mod tests {
             (r#"{"apiKey": ""}"#, "`apiKey` is empty"),
             (r#"{"apiKey": "hunter2", "token": "hunter2"}"#, "both"),
             (r#"{"apiKey": "hunter2", "endpoint": 7}"#, "`endpoint` is not a text"),
+            (r#"{"apiKey": "k", "endpoint": "https://me:hunter2@e"}"#, "without a user and password"),
+            (r#"{"apiKey": "k", "endpoint": "hunter2"}"#, "`endpoint` is not https://"),
+            (r#"{"apiKey": "k", "endpoint": "https:///hunter2"}"#, "`endpoint` is not https://"),
         ] {
             let error = Secret::parse("the/name", json).unwrap_err();
             let text = format!("{error} {error:?}");
             assert!(text.contains("the/name") && text.contains(said), "{text}");
             assert!(!text.contains("hunter2"), "{text}");
         }
-        let secret = Secret::parse("n", r#"{"apiKey": "hunter2", "endpoint": "e"}"#).unwrap();
+        let secret = Secret::parse("n", r#"{"apiKey": "hunter2", "endpoint": "https://e"}"#).unwrap();
         assert!(!format!("{secret:?}").contains("hunter2"));
     }
 }

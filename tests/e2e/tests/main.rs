@@ -24,6 +24,7 @@ mod suite {
     pub mod refusals;
     pub mod rights;
     pub mod runtimes;
+    pub mod secrets;
     pub mod shapes;
     pub mod surroundings;
 }
@@ -56,6 +57,8 @@ fn main() -> ExitCode {
         ("containers::nobody_with_six_capabilities", containers::nobody_with_six_capabilities),
         ("containers::samplers_that_meet", containers::samplers_that_meet),
         ("containers::pins_without_a_spool", containers::pins_without_a_spool),
+        ("secrets::a_key_that_is_replaced", secrets::a_key_that_is_replaced),
+        ("secrets::a_secret_that_is_not_to_be_had", secrets::a_secret_that_is_not_to_be_had),
         ("known_truth::cpp_without_frame_pointers", known_truth::cpp),
         ("known_truth::rust", known_truth::rust),
         ("known_truth::go", known_truth::go),

@@ -116,7 +116,7 @@ fn overlays() -> Outcome {
     assert_eq!(build("kubernetes"), files, "the kustomization lists every file");
     let is_servers = |object: &Value| object["metadata"]["name"] == "everflame-server";
     let agents: Vec<String> = files.iter().filter(|object| !is_servers(object)).map(objects::id).collect();
-    for overlay in ["collector", "elastic"] {
+    for overlay in ["collector", "elastic", "aws-secret"] {
         let built = build(&format!("overlays/{overlay}"));
         assert_eq!(built.iter().map(objects::id).collect::<Vec<_>>(), agents, "{overlay}");
     }
@@ -137,6 +137,18 @@ fn overlays() -> Outcome {
     let file = pod["containers"][0]["env"].as_array().unwrap().iter().find(|e| e["name"] == "ELASTIC_API_KEY_FILE");
     assert_eq!(file.unwrap()["value"], "/etc/everflame/elastic/apiKey");
     assert_eq!(pod["hostPID"], true, "the rest of the pod is as it was");
+
+    // What names a secret stands in the cluster, what it holds does not.
+    let aws = build("overlays/aws-secret");
+    let settings = &objects::find(&aws, "ConfigMap", "everflame-agent")["data"];
+    assert!(settings["EVERFLAME_ENDPOINT"].is_null(), "it would go before the secret's");
+    assert_eq!(settings["EVERFLAME_SECRET"], "aws-sm://istio/otel-collector/elastic");
+    let variables = &objects::find(&aws, "DaemonSet", "everflame-agent")["spec"]["template"]["spec"]["containers"][0]["env"];
+    assert_eq!(*variables, objects::find(&files, "DaemonSet", "everflame-agent")["spec"]["template"]["spec"]["containers"][0]["env"]);
+    let account = &objects::find(&aws, "ServiceAccount", "everflame-agent")["metadata"]["annotations"];
+    assert!(account["eks.amazonaws.com/role-arn"].as_str().unwrap().starts_with("arn:aws:iam::"), "{account}");
+    let policy = &objects::find(&aws, "NetworkPolicy", "everflame-agent")["spec"]["egress"];
+    assert!(policy[2].to_string().contains("443") && policy[3].to_string().contains("169.254.170.23/32"), "{policy}");
 
     let chosen = build("overlays/profiling-nodes");
     let selector = &objects::find(&chosen, "DaemonSet", "everflame-agent")["spec"]["template"]["spec"]["nodeSelector"];

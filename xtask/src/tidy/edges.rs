@@ -20,7 +20,14 @@ const ROOMS: [(&str, &[&str]); 8] = [
     ("everflame-server", &["everflame-profile", "everflame-store", "everflame-symbols"]),
     (
         "everflame",
-        &["everflame-profile", "everflame-symbols", "everflame-agent", "everflame-store", "everflame-server"],
+        &[
+            "everflame-profile",
+            "everflame-secrets",
+            "everflame-symbols",
+            "everflame-agent",
+            "everflame-store",
+            "everflame-server",
+        ],
     ),
 ];
 

@@ -123,6 +123,10 @@ impl Client {
                 };
                 Outcome::Retry { why, after }
             }
+            Code::Unauthenticated | Code::PermissionDenied => {
+                self.credentials.refused();
+                Outcome::Retry { why, after }
+            }
             Code::InvalidArgument => Outcome::Refused(why),
             Code::ResourceExhausted if after.is_none() => Outcome::Refused(why),
             // How tonic servers say that a message is over their limit.

@@ -1,6 +1,6 @@
 //! What a server wants to see before it takes anything from us.
 
-use std::{fs, io::Read, path::PathBuf};
+use std::{fs, io::Read, path::PathBuf, sync::Arc};
 
 use http::{HeaderName, HeaderValue, header::AUTHORIZATION};
 
@@ -16,6 +16,14 @@ pub enum Secret {
     File(PathBuf),
 }
 
+/// Where an `authorization` header comes from that may change at any time.
+pub trait AuthorizationSource: std::fmt::Debug + Send + Sync {
+    /// The header's value as it is now, such as `ApiKey KEY`.
+    fn header(&self) -> String;
+    /// The server refused it.
+    fn refused(&self);
+}
+
 /// The scheme of the `authorization` header.
 #[derive(Debug, Clone)]
 pub enum Authorization {
@@ -23,6 +31,8 @@ pub enum Authorization {
     Bearer(Secret),
     /// `ApiKey KEY`.
     ApiKey(Secret),
+    /// Whatever a source says.
+    Source(Arc<dyn AuthorizationSource>),
 }
 
 /// Headers of every request to the server, gRPC and HTTP alike.
@@ -77,22 +87,55 @@ impl Credentials {
             let bad = || CredentialsError::Header(format!("header `{name}`"));
             headers.push((name.parse().map_err(|_| bad())?, value.parse().map_err(|_| bad())?));
         }
-        let (scheme, secret) = match &self.authorization {
+        let text = match &self.authorization {
             None => return Ok(headers),
-            Some(Authorization::Bearer(secret)) => ("Bearer", secret),
-            Some(Authorization::ApiKey(secret)) => ("ApiKey", secret),
+            Some(Authorization::Bearer(secret)) => format!("Bearer {}", secret.read()?),
+            Some(Authorization::ApiKey(secret)) => format!("ApiKey {}", secret.read()?),
+            Some(Authorization::Source(source)) => source.header(),
         };
-        let mut value = HeaderValue::try_from(format!("{scheme} {}", secret.read()?))
-            .map_err(|_| CredentialsError::Header("secret".to_string()))?;
+        let mut value = HeaderValue::try_from(text).map_err(|_| CredentialsError::Header("secret".to_string()))?;
         value.set_sensitive(true);
         headers.push((AUTHORIZATION, value));
         Ok(headers)
+    }
+
+    /// The server refused them: a source may have newer ones.
+    pub fn refused(&self) {
+        if let Some(Authorization::Source(source)) = &self.authorization {
+            source.refused();
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[derive(Debug, Default)]
+    struct Moving {
+        refused: std::sync::atomic::AtomicU32,
+    }
+
+    impl AuthorizationSource for Moving {
+        fn header(&self) -> String {
+            format!("ApiKey number-{}", self.refused.load(std::sync::atomic::Ordering::Relaxed))
+        }
+
+        fn refused(&self) {
+            self.refused.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn a_source_is_asked_each_time_and_told_of_refusals() {
+        let authorization = Some(Authorization::Source(Arc::new(Moving::default())));
+        let credentials = Credentials { authorization, headers: vec![] };
+        assert_eq!(credentials.read().unwrap()[0].1, "ApiKey number-0");
+        credentials.refused();
+        let headers = credentials.read().unwrap();
+        assert_eq!(headers[0].1, "ApiKey number-1");
+        assert!(!format!("{credentials:?} {headers:?}").contains("number"));
+    }
 
     #[test]
     fn a_new_secret_in_the_file_is_used_at_once_and_never_printed() {

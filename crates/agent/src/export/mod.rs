@@ -31,7 +31,7 @@ use std::{
 use everflame_profile::{Batch, otlp};
 
 pub(crate) use backoff::Backoff;
-pub use credentials::{Authorization, Credentials, CredentialsError, Secret};
+pub use credentials::{Authorization, AuthorizationSource, Credentials, CredentialsError, Secret};
 pub use spool::{MAX_FILES, MAX_SET_ASIDE, SpoolError, SpoolLimits, SpoolUse};
 pub use symbols::{MAX_MEMORY_BYTES, MAX_QUEUED_BYTES, MAX_QUEUED_INDEXES, SymbolUploader, SymbolUploads};
 

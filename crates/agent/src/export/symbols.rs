@@ -313,6 +313,9 @@ fn deliver(
     }
     let mut answer = put.send(bytes).map_err(failed)?;
     let status = answer.status().as_u16();
+    if matches!(status, 401 | 403) {
+        credentials.refused();
+    }
     let mut said = || answer.body_mut().with_config().limit(4096).read_to_string().unwrap_or_default();
     Ok(match status {
         200..300 => Delivery::Uploaded,
@@ -320,4 +323,49 @@ fn deliver(
         400 | 413 | 415 | 422 => Delivery::Refused(format!("{status} {}", said())),
         _ => Delivery::Retry(format!("{status} {}", said())),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::{BufRead, BufReader, Write},
+        net::TcpListener,
+        sync::atomic::{AtomicU32, Ordering::Relaxed},
+    };
+
+    use super::*;
+    use crate::export::{Authorization, AuthorizationSource};
+
+    #[derive(Debug, Default)]
+    struct Key(AtomicU32);
+
+    impl AuthorizationSource for Key {
+        fn header(&self) -> String {
+            "ApiKey k".to_owned()
+        }
+
+        fn refused(&self) {
+            self.0.fetch_add(1, Relaxed);
+        }
+    }
+
+    #[test]
+    fn a_key_that_is_refused_is_said_to_its_source() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let base = format!("http://{}", listener.local_addr().unwrap());
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let lines = BufReader::new(&stream).lines().map_while(Result::ok);
+                lines.take_while(|line| !line.is_empty()).for_each(drop);
+                let _ = (&stream).write_all(b"HTTP/1.1 401 x\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+            }
+        });
+        let key = Arc::new(Key::default());
+        let authorization = Some(Authorization::Source(key.clone()));
+        let credentials = Credentials { authorization, headers: vec![] };
+        let agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
+        let outcome = deliver(&agent, &base, &credentials, ContentId(1), b"");
+        assert!(matches!(outcome, Ok(Delivery::Retry(why)) if why.starts_with("401")));
+        assert_eq!(key.0.load(Relaxed), 1);
+    }
 }

@@ -6,4 +6,5 @@
 
 mod faults;
 mod monitoring;
+mod secrets;
 mod types;

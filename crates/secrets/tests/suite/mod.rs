@@ -1,0 +1,4 @@
+//! The tests, by what they look at.
+
+pub mod credentials;
+pub mod refusals;
