@@ -143,8 +143,12 @@ fn overlays() -> Outcome {
     let settings = &objects::find(&aws, "ConfigMap", "everflame-agent")["data"];
     assert!(settings["EVERFLAME_ENDPOINT"].is_null(), "it would go before the secret's");
     assert_eq!(settings["EVERFLAME_SECRET"], "aws-sm://istio/otel-collector/elastic");
-    let variables = &objects::find(&aws, "DaemonSet", "everflame-agent")["spec"]["template"]["spec"]["containers"][0]["env"];
-    assert_eq!(*variables, objects::find(&files, "DaemonSet", "everflame-agent")["spec"]["template"]["spec"]["containers"][0]["env"]);
+    let variables =
+        &objects::find(&aws, "DaemonSet", "everflame-agent")["spec"]["template"]["spec"]["containers"][0]["env"];
+    assert_eq!(
+        *variables,
+        objects::find(&files, "DaemonSet", "everflame-agent")["spec"]["template"]["spec"]["containers"][0]["env"]
+    );
     let account = &objects::find(&aws, "ServiceAccount", "everflame-agent")["metadata"]["annotations"];
     assert!(account["eks.amazonaws.com/role-arn"].as_str().unwrap().starts_with("arn:aws:iam::"), "{account}");
     let policy = &objects::find(&aws, "NetworkPolicy", "everflame-agent")["spec"]["egress"];
