@@ -108,7 +108,7 @@ impl Client {
     }
 
     fn judge(&mut self, status: &Status) -> Outcome {
-        let why = match refused_by(status.code()) {
+        let why = match refused_by(status.code(), self.credentials.have_a_source()) {
             Some(what) => format!("{what} ({})", status.message()),
             None => format!("{:?}: {}", status.code(), chain(status)),
         };
@@ -188,8 +188,12 @@ fn warning(response: ExportProfilesServiceResponse) -> Option<String> {
 }
 
 /// What a refusal of who we are means, which new credentials can mend.
-fn refused_by(code: Code) -> Option<&'static str> {
+fn refused_by(code: Code, from_a_source: bool) -> Option<&'static str> {
     match code {
+        Code::Unauthenticated | Code::PermissionDenied if from_a_source => Some(
+            "401 or 403: the server does not accept the key of --secret, which is fetched again: put one that may \
+             write there into it",
+        ),
         Code::Unauthenticated => Some(
             "401: the server does not accept our token: put a valid one of role agent into the file of --token-file, \
              which is read again by itself",

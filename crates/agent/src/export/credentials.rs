@@ -99,6 +99,11 @@ impl Credentials {
         Ok(headers)
     }
 
+    /// Whether they come from a source.
+    pub fn have_a_source(&self) -> bool {
+        matches!(self.authorization, Some(Authorization::Source(_)))
+    }
+
     /// The server refused them: a source may have newer ones.
     pub fn refused(&self) {
         if let Some(Authorization::Source(source)) = &self.authorization {
