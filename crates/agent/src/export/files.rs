@@ -5,6 +5,7 @@ use std::{
     io::{self, Write},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::Path,
+    time::{Duration, Instant},
 };
 
 const LOCK: &str = "lock";
@@ -17,13 +18,21 @@ pub(super) fn effect() {
     super::spool_tests::strike();
 }
 
+/// A lock that was let go is held for a moment by a child that was forked meanwhile, until it runs its program.
+const LET_GO: Duration = Duration::from_millis(500);
+
 /// Makes the directory if need be and takes it for this process alone.
 pub(super) fn lock(directory: &Path) -> Result<File, TryLockError> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(TryLockError::Error)?;
     let file = File::options().create(true).truncate(false).write(true).open(directory.join(LOCK));
     let file = file.map_err(TryLockError::Error)?;
-    file.try_lock()?;
-    Ok(file)
+    let until = Instant::now() + LET_GO;
+    loop {
+        match file.try_lock() {
+            Err(TryLockError::WouldBlock) if Instant::now() < until => std::thread::sleep(Duration::from_millis(5)),
+            locked => return locked.map(|()| file),
+        }
+    }
 }
 
 /// Replaces a file as a whole, for our eyes only: profiles say much about a machine. Not
@@ -51,5 +60,24 @@ pub(super) fn remove(path: &Path) {
         && e.kind() != io::ErrorKind::NotFound
     {
         tracing::debug!("cannot remove {}: {e}", path.display());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_that_is_let_go_in_a_moment_is_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let held = lock(folder.path()).unwrap();
+        assert!(matches!(lock(folder.path()), Err(TryLockError::WouldBlock)), "it is held");
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                std::thread::sleep(LET_GO / 5);
+                drop(held);
+            });
+            assert!(lock(folder.path()).is_ok());
+        });
     }
 }
