@@ -92,8 +92,9 @@ pub(super) fn agent_table(f: &Value) -> String {
     out
 }
 
+/// A dash stands for what the last run did not measure yet.
 fn figure(of: &Value, name: &str, digits: usize) -> String {
-    format!("{:.digits$}", number(&of[name]))
+    of[name].as_f64().map_or_else(|| "–".into(), |figure| format!("{figure:.digits$}"))
 }
 
 fn pair(a: &Value, b: &Value, name: &str) -> String {
