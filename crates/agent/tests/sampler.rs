@@ -14,7 +14,7 @@ use everflame_agent::{
         programs::{ProgramOptions, Programs},
     },
     processes::sink::{MappingEntry, MappingSink, TableSink},
-    sample::{Place, RawSample, UserFrame},
+    sample::{FIRST_EXECUTABLE, Place, RawSample, UserFrame},
 };
 use everflame_profile::Completeness;
 
@@ -88,12 +88,13 @@ fn whole_stacks_without_frame_pointers_and_an_exact_account() {
         let (start, end) = range.split_once('-').expect("a range");
         let number = |hex| u64::from_str_radix(hex, 16).expect("hex");
         let elf = fs::read(path).expect("the file");
-        let executable = 8 + files.iter().position(|f| f == path).unwrap_or_else(|| {
-            let table = everflame_unwind::convert(&elf, &Default::default()).expect("a table");
-            tables.publish(8 + files.len() as u32, table.bytes()).expect("room");
-            files.push(path.to_owned());
-            files.len() - 1
-        }) as u32;
+        let executable = FIRST_EXECUTABLE
+            + files.iter().position(|f| f == path).unwrap_or_else(|| {
+                let table = everflame_unwind::convert(&elf, &Default::default()).expect("a table");
+                tables.publish(FIRST_EXECUTABLE + files.len() as u32, table.bytes()).expect("room");
+                files.push(path.to_owned());
+                files.len() - 1
+            }) as u32;
         let start = number(start);
         let pages = ((number(end) - start) / 4096) as u32;
         entries.push(MappingEntry { start, pages, executable, bias: bias(&elf, start, number(offset)) });
@@ -120,7 +121,7 @@ fn whole_stacks_without_frame_pointers_and_an_exact_account() {
     assert!(samples.len() > 500, "{} samples in 30 s of a busy process at 997 Hz", samples.len());
     assert_eq!(ring.broken(), 0);
     // burn, 42 times down, main, _start are the target's own frames; libc's are between.
-    let own = |f: &&UserFrame| matches!(f.place(), Place::File { executable: 8, .. });
+    let own = |f: &&UserFrame| matches!(f.place(), Place::File { executable: FIRST_EXECUTABLE, .. });
     let is_whole = |s: &&RawSample| s.pid == pid && s.stack.user.iter().filter(own).count() >= 43;
     let cut: Vec<_> = samples.iter().filter(|s| !is_whole(s)).collect();
     assert!(cut.is_empty(), "{} of {} stacks are not whole: {:x?}", cut.len(), samples.len(), cut.first());
