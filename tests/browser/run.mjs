@@ -324,9 +324,9 @@ await check("t walks through the tabs and ? explains the keys", async () => {
   await page.keyboard.press("t");
   must(parameter(page, "tab") === "top", "t did not change the tab");
   await page.keyboard.press("?");
-  must(await page.locator("dialog.help").isVisible(), "no help");
+  must(await page.locator("dialog[aria-label=Help]").isVisible(), "no help");
   await page.keyboard.press("Escape");
-  must(!(await page.locator("dialog.help").isVisible()), "the help stays");
+  must(!(await page.locator("dialog[aria-label=Help]").isVisible()), "the help stays");
 });
 
 await check("a filter without a match says what to do", async () => {
