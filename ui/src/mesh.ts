@@ -5,7 +5,7 @@ import { fill, h } from "./dom";
 import { cores, count, duration, percent } from "./format";
 import { Loader } from "./loader";
 import { failure } from "./notice";
-import * as selector from "./selector";
+import { only } from "./only";
 import type { State, Store } from "./state";
 import { unix } from "./time";
 import { bar } from "./top";
@@ -84,34 +84,17 @@ export class MeshPanel {
   }
 
   private row(row: api.MeshRow, longest: number, rate: (seconds: number) => string): HTMLElement {
-    const only = (label: string, value: string) =>
-      value === ""
-        ? h("span", { class: "faint" }, "(no name)")
-        : h(
-            "button",
-            {
-              type: "button",
-              class: "cell-link",
-              title: `Only ${label}="${value}"`,
-              onclick: () => this.filter(label, value),
-            },
-            value,
-          );
     return h(
       "tr",
       {},
       h("td", { class: "bar-cell" }, bar(row.proxy_seconds, longest)),
-      h("td", { class: "main" }, only("service", row.service)),
-      h("td", {}, only("namespace", row.namespace)),
+      h("td", { class: "main" }, only(this.store, "service", row.service)),
+      h("td", {}, only(this.store, "namespace", row.namespace)),
       h("td", { class: "number" }, count(row.pods)),
       h("td", { class: "number", title: `${count(row.proxy_samples)} samples` }, rate(row.proxy_seconds)),
       h("td", { class: "number", title: `${count(row.workload_samples)} samples` }, rate(row.workload_seconds)),
       h("td", { class: "number" }, percent(row.proxy_seconds, row.proxy_seconds + row.workload_seconds)),
       h("td", { class: "number faint" }, duration(row.proxy_seconds)),
     );
-  }
-
-  private filter(label: string, value: string): void {
-    this.store.set({ query: selector.narrow(this.store.state.query, label, value), zoom: "" });
   }
 }

@@ -5,7 +5,7 @@ import { fill, h } from "./dom";
 import { ago, count, percent } from "./format";
 import { Loader } from "./loader";
 import { failure, type Notices } from "./notice";
-import * as selector from "./selector";
+import { only } from "./only";
 import type { State, Store } from "./state";
 import { unix } from "./time";
 import { bar } from "./top";
@@ -157,30 +157,15 @@ export class ProcessesPanel {
     services: boolean,
     where: boolean,
   ): HTMLElement {
-    const only = (label: string, value: string, text: string) =>
-      h(
-        "button",
-        {
-          type: "button",
-          class: "cell-link",
-          title: `Only ${label}="${value}"`,
-          onclick: () => this.filter(label, value),
-        },
-        text,
-      );
     return h(
       "tr",
       {},
       h("td", { class: "bar-cell" }, bar(p.samples, longest)),
-      h(
-        "td",
-        { class: "main" },
-        p.process === "" ? h("span", { class: "faint" }, "(no name)") : only("process", p.process, p.process),
-      ),
-      h("td", { class: "number" }, p.pid > 0 ? only("pid", String(p.pid), String(p.pid)) : ""),
-      services && h("td", {}, p.service === "" ? "" : only("service", p.service, p.service)),
+      h("td", { class: "main" }, only(this.store, "process", p.process)),
+      h("td", { class: "number" }, p.pid > 0 ? only(this.store, "pid", String(p.pid)) : ""),
+      services && h("td", {}, p.service === "" ? "" : only(this.store, "service", p.service)),
       where && h("td", {}, [p.namespace, p.pod, p.container].filter(Boolean).join(" / ")),
-      h("td", {}, p.node === "" ? "" : only("node", p.node, p.node)),
+      h("td", {}, p.node === "" ? "" : only(this.store, "node", p.node)),
       h("td", { class: "number" }, count(p.thread_count)),
       h("td", { class: "number" }, percent(p.samples, all)),
       h("td", { class: "number faint" }, count(p.samples)),
@@ -191,10 +176,6 @@ export class ProcessesPanel {
       ),
       h("td", { class: "number faint" }, ago(unix(p.last_seen), now)),
     );
-  }
-
-  private filter(label: string, value: string): void {
-    this.store.set({ query: selector.narrow(this.store.state.query, label, value), zoom: "" });
   }
 
   private sortBy(column: Column): void {
