@@ -56,7 +56,8 @@ pub fn run(repository: &Path, options: &Options) -> Result<()> {
     let read = |name: &str| -> Option<Value> {
         serde_json::from_slice(&std::fs::read(folder.join(format!("{name}.json"))).ok()?).ok()
     };
-    let page = report::page(read("agent").as_ref(), read("server").as_ref(), read("tables").as_ref());
+    let [agent, server, tables, tests] = ["agent", "server", "tables", "tests"].map(read);
+    let page = report::page(agent.as_ref(), server.as_ref(), tables.as_ref(), tests.as_ref());
     std::fs::write(repository.join("docs/benchmarks.md"), page).context("writing docs/benchmarks.md")?;
     println!("docs/benchmarks.md is written");
     Ok(())
