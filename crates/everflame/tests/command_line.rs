@@ -1,6 +1,8 @@
 //! The command line as people and scripts hold on to it: exit codes, one line that says what
 //! to do, and the signals that a server ends on. Through the real program.
 
+mod common;
+
 use std::{
     io::{BufRead, BufReader},
     path::Path,
@@ -8,6 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use common::everflame;
 use rustix::process::{Pid, Signal, kill_process};
 
 const COMMANDS: [&[&str]; 14] = [
@@ -26,19 +29,6 @@ const COMMANDS: [&[&str]; 14] = [
     &["token", "revoke"],
     &["doctor"],
 ];
-
-/// The program without any setting of the surroundings.
-fn everflame(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_everflame"));
-    for (name, _) in std::env::vars_os() {
-        let name = name.to_string_lossy();
-        if ["EVERFLAME_", "ELASTIC_", "OTEL_", "PROFILING_"].iter().any(|start| name.starts_with(start)) {
-            command.env_remove(&*name);
-        }
-    }
-    command.args(arguments).stdin(Stdio::null());
-    command
-}
 
 fn output(command: &mut Command) -> Output {
     command.output().expect("the program runs")

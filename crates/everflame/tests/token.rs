@@ -1,27 +1,17 @@
 //! Tokens and TLS through the real program: made beside a server or through it, used by the
 //! other commands, and never told to anyone who should not know them.
 
+mod common;
+
 use std::{
     fs::{self, File},
     io::{BufRead, BufReader},
     path::{Path, PathBuf},
-    process::{Child, Command, Output, Stdio},
+    process::{Child, Output, Stdio},
 };
 
+use common::everflame;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
-
-/// The program without any setting of the surroundings.
-fn everflame(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_everflame"));
-    for (name, _) in std::env::vars_os() {
-        let name = name.to_string_lossy();
-        if ["EVERFLAME_", "ELASTIC_", "OTEL_", "PROFILING_"].iter().any(|start| name.starts_with(start)) {
-            command.env_remove(&*name);
-        }
-    }
-    command.args(arguments).stdin(Stdio::null());
-    command
-}
 
 fn run(arguments: &[&str]) -> Output {
     everflame(arguments).output().expect("the program runs")
