@@ -11,11 +11,11 @@ use serde_json::{Value, json};
 struct Process {
     samples: u64,
     cpus: BTreeMap<u32, u64>,
-    /// Outermost first, repetitions as `name*times`; then why a stack ended.
-    stacks: BTreeMap<(String, String), u64>,
+    /// Outermost first, repetitions as `name*times`; why a stack ended; whether the kernel ran.
+    stacks: BTreeMap<(String, String, bool), u64>,
 }
 
-/// `{"truth_cpp": {"samples": …, "cpus": {…}, "stacks": [[frames, completeness, samples], …]}, …}`
+/// `{"truth_cpp": {"samples": …, "cpus": {…}, "stacks": [[frames, completeness, samples, kernel], …]}, …}`
 pub fn by_process(recording: &Recording) -> Value {
     let indexes: HashMap<ContentId, Index<&[u8]>> =
         recording.indexes.iter().filter_map(|(id, bytes)| Some((*id, Index::parse(bytes.as_slice()).ok()?))).collect();
@@ -27,14 +27,19 @@ pub fn by_process(recording: &Recording) -> Value {
         let process = processes.entry(process.map(|name| name.to_string()).unwrap_or_default()).or_default();
         for sample in &profile.samples {
             let count: u64 = sample.points.iter().map(|p| p.samples).sum();
-            let user = batch.stacks[sample.stack as usize].0.iter().rev().filter_map(|&f| names[f as usize].as_deref());
+            let frames = &batch.stacks[sample.stack as usize].0;
+            let user = frames.iter().rev().filter_map(|&f| names[f as usize].as_deref());
+            let kernel = frames.iter().any(|&f| batch.frames[f as usize].kind.as_str() == FrameKind::KERNEL);
             process.samples += count;
             *process.cpus.entry(sample.cpu).or_default() += count;
-            *process.stacks.entry((folded(user), format!("{:?}", sample.completeness))).or_default() += count;
+            *process.stacks.entry((folded(user), format!("{:?}", sample.completeness), kernel)).or_default() += count;
         }
     }
     let stacks = |process: &Process| -> Vec<Value> {
-        process.stacks.iter().map(|((frames, completeness), count)| json!([frames, completeness, count])).collect()
+        let one = |((frames, completeness, kernel), count): (&(String, String, bool), &u64)| {
+            json!([frames, completeness, count, kernel])
+        };
+        process.stacks.iter().map(one).collect()
     };
     let value =
         |process: Process| json!({"samples": process.samples, "cpus": process.cpus, "stacks": stacks(&process)});

@@ -18,12 +18,27 @@ pub fn judge(scenes: &Value) {
         whole(scenes, "truth_rust", &format!("truth::{work}"), 50, |frames| frames.contains(&chain));
     }
     whole(scenes, "deep", "bottom", 100, |frames| frames.ends_with(";main;dig*301;bottom"));
-    whole(scenes, "interrupted", "second", 100, |frames| {
+    interrupted(scenes);
+    hotplug(scenes);
+}
+
+/// A handler that interrupts a handler. While arm64 delivers a signal it writes the handler's
+/// address into the registers before the address to which that returns (arch/arm64/kernel/signal.c,
+/// `setup_return`): a tick between the two, in the kernel, sees a handler that its interrupted
+/// function seems to have called. Such a walk ends and says so.
+fn interrupted(scenes: &Value) {
+    let (samples, broken) = in_function(scenes, "interrupted", "second", |frames| {
         frames.contains(";main;outer;interrupted;kill;")
             && frames.contains(";first;kill;")
             && frames.ends_with(";second")
     });
-    hotplug(scenes);
+    let torn = |stack: &Value| stack[0] == "first;second" && stack[1] != "Complete" && stack[3] == true;
+    let (torn, broken): (Vec<_>, Vec<_>) = broken.into_iter().partition(|stack| torn(stack));
+    assert!(broken.is_empty(), "interrupted: stacks that lack frames: {broken:?}");
+    assert!(samples >= 100, "interrupted: only {samples} samples in the handler of a handler");
+    let torn: u64 = torn.iter().map(|stack| number(&stack[2])).sum();
+    println!("interrupted: {samples} samples in the handler of a handler, {torn} while a signal was delivered");
+    assert!(torn * 50 <= samples, "interrupted: {torn} of {samples} while a signal was delivered");
 }
 
 /// Every tick that the kernel says the sampler took is idle, lost or a sample; and together
@@ -70,6 +85,19 @@ fn shares(scenes: &Value, program: &str) {
 
 /// Samples with this function in them; each must be complete and have its whole chain.
 fn whole(scenes: &Value, program: &str, function: &str, least: u64, chain: impl Fn(&str) -> bool) -> u64 {
+    let (found, broken) = in_function(scenes, program, function, chain);
+    assert!(broken.is_empty(), "{program}: stacks that lack frames: {broken:?}");
+    assert!(found >= least, "{program}: only {found} samples in {function}");
+    found
+}
+
+/// Samples with this function in them, and those of their stacks that end early or lack the chain.
+fn in_function<'a>(
+    scenes: &'a Value,
+    program: &str,
+    function: &str,
+    chain: impl Fn(&str) -> bool,
+) -> (u64, Vec<&'a Value>) {
     let (mut found, mut broken) = (0, Vec::new());
     let stacks = scenes["processes"][program]["stacks"].as_array();
     for stack in stacks.unwrap_or_else(|| panic!("no sample of {program}")) {
@@ -82,9 +110,7 @@ fn whole(scenes: &Value, program: &str, function: &str, least: u64, chain: impl 
             broken.push(stack);
         }
     }
-    assert!(broken.is_empty(), "{program}: stacks that lack frames: {broken:?}");
-    assert!(found >= least, "{program}: only {found} samples in {function}");
-    found
+    (found, broken)
 }
 
 /// CPU 1 was away for half a second: programs that start later are seen on it again.
