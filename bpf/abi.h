@@ -213,7 +213,7 @@ struct control {         /* written by user space while the programs run */
  * that the figures outlive a killed agent. */
 
 #define COUNTER_WORDS 32
-#define USER_COUNTER_ELEMENTS 4
+#define USER_COUNTER_ELEMENTS 16 /* 512 words: a ledger for each of four exporters */
 
 struct counters {
     __u64 taken;         /* first instruction of the sampler */

@@ -15,8 +15,8 @@ use crate::{
     aggregate::{Aggregate, Lanes, WAIT, Waited},
     bpf::{counters::CounterMap, tables::chunk_bytes},
     config::AgentConfig,
-    export::{Exporter, SymbolUploader, refuse_taken},
-    ledger::{About, KernelCounters, KernelCounts, KernelUsage, Ledger, new_instance},
+    export::{Exporter, Exporters, SymbolUploader, SymbolUploads, refuse_taken, remove_abandoned},
+    ledger::{About, KernelCounters, KernelCounts, KernelUsage, Ledger, exporter_key, left_by, new_instance, of_place},
     memory::Share,
     opinion::{Case, Opinions, Tally},
     pins::Pins,
@@ -45,9 +45,8 @@ const FLUSH_WITHIN: Duration = Duration::from_secs(10);
 pub struct Agent {
     stopping: Arc<AtomicBool>,
     pipeline: Option<JoinHandle<Pins>>,
-    exporter: Arc<Exporter>,
-    symbols: Arc<SymbolUploader>,
-    ledger: Arc<Ledger>,
+    exporters: Arc<Exporters>,
+    symbols: Arc<[SymbolUploader]>,
     _status: Option<StatusServer>,
 }
 
@@ -59,9 +58,8 @@ impl Agent {
         let listening = |address| StatusServer::bind(address).map_err(|e| AgentError::Listen(address, e));
         let listener = config.listen.map(listening).transpose()?;
         refuse_taken(&config.spool)?;
-        config.credentials().read()?;
-        if config.endpoint.starts_with("https://") {
-            config.roots().http2()?;
+        for destination in std::iter::once(&config.destination).chain(&config.further) {
+            destination.check()?;
         }
         let counters = sampler.programs().counters()?;
         let about = About {
@@ -74,28 +72,37 @@ impl Agent {
             rate: options.rate,
             project: config.project.clone().unwrap_or_default(),
         };
-        let kernel = Box::new(Counters { map: counters, map_bytes: sampler.programs().map_bytes() });
-        let ledger = Arc::new(Ledger::new(about.clone(), counters.user(), kernel)?);
+        let kernel = Counters { map: counters, map_bytes: sampler.programs().map_bytes() };
         let mut pins = Pins::open(&config.spool);
-        for (dead, node, counters) in pins.predecessors() {
-            let about = About { instance: dead, node, ..about.clone() };
-            if let Err(e) = ledger.succeed(about, counters.user(), Box::new(Counters { map: counters, map_bytes: 0 })) {
-                tracing::warn!("the account of an agent that died cannot be taken over: {e}");
-            }
+        let dead = pins.predecessors();
+        let (mut all, mut symbols) = (Vec::new(), Vec::new());
+        let exports = config.exports();
+        let uploaders = exports.len();
+        for (place, export) in exports.into_iter().enumerate() {
+            let key = exporter_key((place > 0).then_some(export.destination.name.as_str()));
+            let region = of_place(counters.user(), place, key);
+            let ledger = Arc::new(Ledger::new(about.clone(), region, Box::new(kernel))?);
+            succeed(&ledger, key, &about, &dead);
+            let (to, queue) = (export.destination.clone(), export.spool.join("symbols"));
+            let exporter = Exporter::start(export, ledger)?;
+            let uploader = SymbolUploader::start(&to, exporter.ours().clone(), queue, uploaders);
+            symbols.push(uploader.map_err(AgentError::Start)?);
+            all.push(exporter);
         }
-        let exporter = Arc::new(Exporter::start(config.export(), Arc::clone(&ledger))?);
+        remove_abandoned(&config.spool, &config.further);
+        let exporters = Arc::new(Exporters::new(all, dead.into_iter().map(|(instance, ..)| instance)));
         pins.pin(sampler.programs(), &about.instance, &about.node);
         let pins_removed = pins.remove_stale();
-        let queue = config.spool.join("symbols");
-        let symbols = SymbolUploader::start(&config.endpoint, config.credentials(), config.roots(), queue);
-        let symbols = Arc::new(symbols.map_err(AgentError::Start)?);
-        let (taker, asked) = (Arc::clone(&symbols), Arc::clone(&symbols));
+        let symbols: Arc<[SymbolUploader]> = symbols.into();
+        let (takers, asked) = (Arc::clone(&symbols), Arc::clone(&symbols));
         let tracker = TrackerOptions {
             indexes: Some(Box::new(move |index| {
                 // One that finds no room is asked for again: see `index_wanted`.
-                let _ = taker.offer(index.content_id, &index.bytes);
+                for taker in takers.iter() {
+                    let _ = taker.offer(index.content_id, &index.bytes);
+                }
             })),
-            index_wanted: Some(Box::new(move |content| !asked.has(content))),
+            index_wanted: Some(Box::new(move |content| !asked.iter().all(|taker| taker.has(content)))),
             ..config.tracker()
         };
         let (worker, timeout) = (tracker.worker.clone(), tracker.worker_timeout);
@@ -107,7 +114,7 @@ impl Agent {
         let lanes = Lanes::new(|| Aggregate::new(&config.node, &about.instance).in_project(config.project.as_deref()));
         let tally = Arc::new(Tally::new(options.copy_every));
         if options.copy_every > 0 {
-            ledger.with_opinions(Arc::clone(&tally));
+            exporters.iter().for_each(|exporter| exporter.ledger().with_opinions(Arc::clone(&tally)));
         }
         let opinions = (options.copy_every > 0).then(|| {
             let worker = Worker::new(WorkerCommand { share: Share::Opinion, ..worker }, timeout);
@@ -115,8 +122,7 @@ impl Agent {
         });
         let opinions = opinions.transpose().map_err(AgentError::Start)?;
         let figures = Figures {
-            ledger: Arc::clone(&ledger),
-            exporter: Arc::clone(&exporter),
+            exporters: Arc::clone(&exporters),
             symbols: Arc::clone(&symbols),
             tracker: sampling.tracker().clone(),
             counters,
@@ -132,8 +138,7 @@ impl Agent {
             lanes,
             sampling,
             opinions,
-            ledger: Arc::clone(&ledger),
-            exporter: Arc::clone(&exporter),
+            exporters: Arc::clone(&exporters),
             pins,
             stopping: Arc::clone(&stopping),
         };
@@ -141,7 +146,7 @@ impl Agent {
             .name("samples".into())
             .spawn(move || pipeline.run())
             .map_err(AgentError::Start)?;
-        Ok(Self { stopping, pipeline: Some(pipeline), exporter, symbols, ledger, _status: status })
+        Ok(Self { stopping, pipeline: Some(pipeline), exporters, symbols, _status: status })
     }
 
     /// Ends the sampling, sends what is left, and returns.
@@ -149,11 +154,11 @@ impl Agent {
         self.stopping.store(true, Ordering::Relaxed);
         let pins = self.pipeline.take().and_then(|pipeline| pipeline.join().ok());
         let until = Instant::now() + FLUSH_WITHIN;
-        let stopped = self.exporter.stop(FLUSH_WITHIN);
+        let stopped = self.exporters.stop(FLUSH_WITHIN);
         match pins {
             None => tracing::error!("the thread that reads samples panicked: its last samples are lost"),
             Some(mut pins) => {
-                pins.forget(&self.ledger.take_closed());
+                pins.forget(&self.exporters.take_closed());
                 if stopped.delivered {
                     // Nothing is open: nobody has to take our account over.
                     pins.forget_own();
@@ -162,7 +167,9 @@ impl Agent {
                 }
             }
         }
-        self.symbols.flush(until.saturating_duration_since(Instant::now()));
+        for uploader in self.symbols.iter() {
+            uploader.flush(until.saturating_duration_since(Instant::now()));
+        }
     }
 }
 
@@ -170,8 +177,7 @@ struct Pipeline {
     sampling: Sampling,
     opinions: Option<Opinions>,
     lanes: Lanes,
-    ledger: Arc<Ledger>,
-    exporter: Arc<Exporter>,
+    exporters: Arc<Exporters>,
     pins: Pins,
     stopping: Arc<AtomicBool>,
 }
@@ -192,7 +198,7 @@ impl Pipeline {
                 }
                 batch_at = Instant::now() + every;
                 self.seal();
-                self.pins.forget(&self.ledger.take_closed());
+                self.pins.forget(&self.exporters.take_closed());
             }
         }
         let turn = self.sampling.finish();
@@ -205,13 +211,13 @@ impl Pipeline {
 
     fn take(&mut self, turn: crate::sampler::Turn) {
         self.lanes.look_at_clock();
-        self.ledger.consumed(turn.drained);
+        self.exporters.consumed(turn.drained);
         for sample in &turn.samples {
             if let (Some(opinions), Some(case)) = (&self.opinions, Case::of(sample)) {
                 opinions.offer(case);
             }
             if let Some(batch) = self.lanes.add(sample, self.sampling.describer()) {
-                self.exporter.push(&batch);
+                self.exporters.push(&batch);
             }
         }
     }
@@ -219,14 +225,14 @@ impl Pipeline {
     /// Hands over what need not wait.
     fn seal(&mut self) {
         if let Some(batch) = self.lanes.seal(self.sampling.describer()) {
-            self.exporter.push(&batch);
+            self.exporters.push(&batch);
         }
     }
 
     /// Hands over what has waited for its names for long enough.
     fn seal_waited(&mut self, wait: Duration) {
         if let Some(batch) = self.lanes.seal_waited(self.sampling.describer(), wait) {
-            self.exporter.push(&batch);
+            self.exporters.push(&batch);
         }
     }
 }
@@ -234,9 +240,8 @@ impl Pipeline {
 /// What the agent's own listener tells.
 #[derive(Debug)]
 struct Figures {
-    ledger: Arc<Ledger>,
-    exporter: Arc<Exporter>,
-    symbols: Arc<SymbolUploader>,
+    exporters: Arc<Exporters>,
+    symbols: Arc<[SymbolUploader]>,
     tracker: Handle,
     counters: CounterMap,
     pins_removed: u64,
@@ -250,16 +255,14 @@ impl Status for Figures {
         if !self.tracker.ready() {
             return Err("the processes that run already are still being read".into());
         }
-        if self.ledger.acknowledged_requests() > 0 || self.exporter.spool().batches > 0 {
-            return Ok(());
-        }
-        Err(self.exporter.failure().unwrap_or_else(|| "the first batch is on its way".into()))
+        self.exporters.ready()
     }
 
     fn metrics(&self, metrics: &mut Metrics) {
-        self.ledger.metrics(metrics);
-        self.exporter.metrics(metrics);
-        self.symbols.uploads().metrics(metrics);
+        self.exporters.metrics(metrics);
+        let names = self.exporters.iter().map(Exporter::name);
+        let uploads: Vec<_> = names.zip(self.symbols.iter().map(SymbolUploader::uploads)).collect();
+        SymbolUploads::metrics(&uploads, metrics);
         let others = presence::others().len() as f64;
         metrics.gauge("other_samplers", "Other samplers on this machine: each costs once more.", &[], others);
         let help = "Pinned counters of dead agents that were removed because their spool is gone.";
@@ -287,8 +290,19 @@ impl Status for Figures {
     }
 }
 
+/// Gives a ledger what the same exporter of agents that died has left.
+fn succeed(ledger: &Ledger, key: u64, about: &About, dead: &[(String, String, CounterMap)]) {
+    for (instance, node, counters) in dead {
+        let Some(region) = left_by(counters.user(), key) else { continue };
+        let about = About { instance: instance.clone(), node: node.clone(), ..about.clone() };
+        if let Err(e) = ledger.succeed(about, region, Box::new(Counters { map: *counters, map_bytes: 0 })) {
+            tracing::warn!("the account of an agent that died cannot be taken over: {e}");
+        }
+    }
+}
+
 /// The kernel's counters for the ledger.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 struct Counters {
     map: CounterMap,
     map_bytes: u64,

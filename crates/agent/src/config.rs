@@ -1,44 +1,30 @@
 //! What the agent is told.
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc};
+use std::{net::SocketAddr, path::PathBuf};
 
 use crate::{
-    export::{Authorization, AuthorizationSource, Credentials, ExportConfig, Secret, SpoolLimits},
+    export::{Destination, ExportConfig, SpoolLimits},
     memory::Memory,
     processes::TrackerOptions,
-    tls::Roots,
     who::kubernetes::WatchOptions,
     worker::client::WorkerCommand,
 };
 
-/// The agent's options. None of the values is a secret but `token`, `api_key` and `headers`, which
-/// are never logged.
+/// The agent's options.
 #[derive(Clone)]
 pub struct AgentConfig {
-    /// `http://host:port` or `https://host:port` of an OTLP server.
-    pub endpoint: String,
+    /// Where to send.
+    pub destination: Destination,
+    /// Where to send as well, each under a name of its own.
+    pub further: Vec<Destination>,
     /// Directory for batches that are not acknowledged yet.
     pub spool: PathBuf,
-    /// Bytes of it at most.
+    /// Bytes of batches in it at most; each destination has the same part.
     pub spool_bytes: u64,
     /// Address of the agent's own metrics; none where another listener serves them.
     pub listen: Option<SocketAddr>,
     /// Name of this node.
     pub node: String,
-    /// File with a bearer token.
-    pub token_file: Option<PathBuf>,
-    /// A bearer token; of the agent inside `up`, which has no file.
-    pub token: Option<String>,
-    /// Certificates of authorities that may speak for the server; the system's where there is none.
-    pub ca_file: Option<PathBuf>,
-    /// File with an API key.
-    pub api_key_file: Option<PathBuf>,
-    /// An API key.
-    pub api_key: Option<String>,
-    /// What says who we are before all of these: a secret that is kept elsewhere and may change.
-    pub authorization: Option<Arc<dyn AuthorizationSource>>,
-    /// Further headers of requests.
-    pub headers: Vec<(String, String)>,
     /// The project that samples are sent under.
     pub project: Option<String>,
     /// What memory may be taken.
@@ -65,51 +51,32 @@ impl AgentConfig {
         }
     }
 
-    /// What the server wants to see.
-    pub(crate) fn credentials(&self) -> Credentials {
-        let file = |path: &PathBuf| Secret::File(path.clone());
-        let token = self.token.clone().map(Secret::Value).or(self.token_file.as_ref().map(file));
-        let token = token.map(Authorization::Bearer);
-        let key_file = self.api_key_file.as_ref().map(|path| Authorization::ApiKey(file(path)));
-        let key = self.api_key.clone().map(|key| Authorization::ApiKey(Secret::Value(key)));
-        let source = self.authorization.clone().map(Authorization::Source);
-        Credentials { authorization: source.or(token).or(key_file).or(key), headers: self.headers.clone() }
-    }
-
-    /// Whose word about the server's identity counts.
-    pub(crate) fn roots(&self) -> Roots {
-        Roots { ca_file: self.ca_file.clone() }
-    }
-
-    /// For the exporter.
-    pub(crate) fn export(&self) -> ExportConfig {
-        let defaults = ExportConfig::default();
-        ExportConfig {
-            endpoint: self.endpoint.clone(),
-            spool: self.spool.clone(),
-            limits: SpoolLimits { disk_bytes: self.spool_bytes, memory_bytes: self.memory.batches() },
-            credentials: self.credentials(),
-            roots: self.roots(),
-            ..defaults
-        }
+    /// For the exporters, the main one first. Disk and memory are divided among them alike.
+    pub(crate) fn exports(&self) -> Vec<ExportConfig> {
+        let exporters = 1 + self.further.len() as u64;
+        let limits =
+            SpoolLimits { disk_bytes: self.spool_bytes / exporters, memory_bytes: self.memory.batches() / exporters };
+        let export = |destination: &Destination, spool: PathBuf| ExportConfig {
+            destination: destination.clone(),
+            spool,
+            limits,
+            ..ExportConfig::default()
+        };
+        let main = export(&self.destination, self.spool.clone());
+        let further = self.further.iter().map(|destination| export(destination, destination.spool(&self.spool)));
+        std::iter::once(main).chain(further).collect()
     }
 }
 
 impl Default for AgentConfig {
     fn default() -> Self {
         Self {
-            endpoint: String::new(),
+            destination: Destination::default(),
+            further: Vec::new(),
             spool: PathBuf::from("/var/lib/everflame/spool"),
             spool_bytes: 256 << 20,
             listen: None,
             node: host_name(),
-            token_file: None,
-            token: None,
-            ca_file: None,
-            api_key_file: None,
-            api_key: None,
-            authorization: None,
-            headers: Vec::new(),
             project: None,
             memory: Memory::default(),
             table_bytes: None,
@@ -122,7 +89,7 @@ impl Default for AgentConfig {
 impl std::fmt::Debug for AgentConfig {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("AgentConfig")
-            .field("endpoint", &self.endpoint)
+            .field("endpoint", &self.destination.endpoint)
             .field("node", &self.node)
             .finish_non_exhaustive()
     }

@@ -2,9 +2,8 @@
 
 use crate::{
     bpf::BpfError,
-    export::{CredentialsError, ExportError},
+    export::{DestinationError, ExportError},
     ledger::LedgerError,
-    tls::RootsError,
 };
 
 /// Why an agent does not start. The messages say what to do.
@@ -19,12 +18,9 @@ pub enum AgentError {
     /// The account.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
-    /// What the server wants to see.
+    /// What a server wants to see, or whose word about it counts.
     #[error(transparent)]
-    Credentials(#[from] CredentialsError),
-    /// Whose word about the server counts.
-    #[error(transparent)]
-    Roots(#[from] RootsError),
+    Destination(#[from] DestinationError),
     /// No name for this run.
     #[error("cannot read /proc/sys/kernel/random/uuid: {0}; mount /proc")]
     Instance(std::io::Error),

@@ -8,7 +8,7 @@ use std::{fs, time::Duration};
 
 use common::{Mood, TestAgent, TestServer, config};
 use everflame_agent::{
-    export::{Authorization, Credentials, ExportConfig, Exporter, Secret, SpoolLimits},
+    export::{Authorization, Credentials, Destination, ExportConfig, Exporter, Secret, SpoolLimits},
     ledger::{About, Ledger, MAX_PREDECESSORS},
 };
 use tonic::Code;
@@ -328,7 +328,8 @@ fn the_token_goes_with_every_request() {
     fs::write(&token, "one").unwrap();
     let credentials =
         Credentials { authorization: Some(Authorization::Bearer(Secret::File(token.clone()))), headers: vec![] };
-    let with_token = ExportConfig { credentials, ..config(server.address, &spool.path().join("spool")) };
+    let destination = Destination { credentials, ..common::destination(server.address) };
+    let with_token = ExportConfig { destination, ..config(server.address, &spool.path().join("spool")) };
     let agent = TestAgent::start(with_token, &[]);
     server.until("the first token", |b| b.headers.last().is_some_and(|h| h == "Bearer one"));
     fs::write(&token, "two").unwrap();

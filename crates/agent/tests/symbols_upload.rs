@@ -9,10 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use everflame_agent::{
-    export::{Authorization, Credentials, Secret, SymbolUploader},
-    tls::Roots,
-};
+use everflame_agent::export::{Authorization, Credentials, Destination, Ours, Secret, SymbolUploader};
 use everflame_profile::ContentId;
 
 /// Indexes by path, and what to answer to a PUT.
@@ -80,6 +77,10 @@ fn listen(address: SocketAddr) -> (TcpListener, SocketAddr) {
     (listener, address)
 }
 
+fn destination(address: SocketAddr) -> Destination {
+    Destination { endpoint: format!("http://{address}"), ..Destination::default() }
+}
+
 #[test]
 fn each_index_goes_once_and_survives_a_server_that_is_away() {
     let directory = tempfile::tempdir().unwrap();
@@ -95,11 +96,10 @@ fn each_index_goes_once_and_survives_a_server_that_is_away() {
     // Nobody listens yet.
     let (listener, address) = listen("127.0.0.1:0".parse().unwrap());
     drop(listener);
-    let credentials =
-        || Credentials { authorization: Some(Authorization::ApiKey(Secret::Value("k".into()))), headers: Vec::new() };
-    let endpoint = format!("http://{address}");
-    let uploader =
-        SymbolUploader::start(&endpoint, credentials(), Roots::default(), directory.path().join("symbols")).unwrap();
+    let authorization = Some(Authorization::ApiKey(Secret::Value("k".into())));
+    let credentials = Credentials { authorization, headers: Vec::new() };
+    let to = Destination { credentials, ..destination(address) };
+    let uploader = SymbolUploader::start(&to, Ours::default(), directory.path().join("symbols"), 1).unwrap();
     for id in &ids[..4] {
         assert!(uploader.offer(*id, format!("index {id}").as_bytes()));
     }
@@ -113,8 +113,7 @@ fn each_index_goes_once_and_survives_a_server_that_is_away() {
     drop(uploader);
     // The next agent finds them.
     serve(listen(address).0, shelf.clone());
-    let uploader =
-        SymbolUploader::start(&endpoint, credentials(), Roots::default(), directory.path().join("symbols")).unwrap();
+    let uploader = SymbolUploader::start(&to, Ours::default(), directory.path().join("symbols"), 1).unwrap();
     assert!(uploader.offer(ids[4], b"index five"));
     assert!(uploader.flush(Duration::from_secs(20)));
     let uploads = uploader.uploads();
@@ -133,13 +132,7 @@ fn the_queue_is_bounded() {
     let directory = tempfile::tempdir().unwrap();
     let (listener, address) = listen("127.0.0.1:0".parse().unwrap());
     drop(listener);
-    let uploader = SymbolUploader::start(
-        &format!("http://{address}"),
-        Credentials::default(),
-        Roots::default(),
-        directory.path().into(),
-    )
-    .unwrap();
+    let uploader = SymbolUploader::start(&destination(address), Ours::default(), directory.path().into(), 1).unwrap();
     let mut taken = 0;
     for id in 0..everflame_agent::export::MAX_QUEUED_INDEXES as u128 + 10 {
         taken += usize::from(uploader.offer(ContentId(id), b"x"));
@@ -153,11 +146,9 @@ fn without_a_disk_few_wait_in_memory() {
     let shelf = Arc::new(Mutex::new(Shelf::default()));
     let (listener, address) = listen("127.0.0.1:0".parse().unwrap());
     drop(listener);
-    let endpoint = format!("http://{address}");
     // Nothing can be made below a file.
     let uploader =
-        SymbolUploader::start(&endpoint, Credentials::default(), Roots::default(), "/proc/version/symbols".into())
-            .unwrap();
+        SymbolUploader::start(&destination(address), Ours::default(), "/proc/version/symbols".into(), 1).unwrap();
     let index = vec![7; everflame_agent::export::MAX_MEMORY_BYTES as usize / 4];
     let taken: Vec<bool> = (1..=6).map(|id| uploader.offer(ContentId(id), &index)).collect();
     assert_eq!(taken, [true, true, true, true, false, false]);
@@ -167,4 +158,24 @@ fn without_a_disk_few_wait_in_memory() {
     assert_eq!(uploader.uploads().uploaded, 4);
     assert_eq!(shelf.lock().unwrap().indexes[&path(ContentId(4))], index);
     assert!(uploader.offer(ContentId(5), &index), "there is room again");
+}
+
+#[test]
+fn who_is_no_server_of_ours_gets_none() {
+    let directory = tempfile::tempdir().unwrap();
+    let (listener, address) = listen("127.0.0.1:0".parse().unwrap());
+    drop(listener);
+    let ours = Ours::default();
+    let uploader = SymbolUploader::start(&destination(address), ours.clone(), directory.path().into(), 1).unwrap();
+    assert!(uploader.offer(ContentId(1), b"x"), "it may be one of ours");
+    assert_eq!((uploader.uploads().queued, std::fs::read_dir(directory.path()).unwrap().count()), (1, 1));
+    // Its first answer.
+    ours.say(false);
+    assert!(uploader.flush(Duration::from_secs(30)), "nothing waits for it");
+    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
+    assert!(uploader.offer(ContentId(2), b"x") && uploader.has(ContentId(3)), "no index is wanted");
+    assert_eq!((uploader.uploads().queued, uploader.uploads().uploaded), (0, 0));
+    // Another server may take its place.
+    ours.say(true);
+    assert!(!uploader.has(ContentId(3)));
 }

@@ -1,14 +1,16 @@
 //! `agent`: profiles this machine and sends the profiles to a server.
 
-use std::{env, fs, path::PathBuf, sync::Arc};
+use std::{env, fs, path::PathBuf};
 
 use anyhow::{Context, bail};
-use everflame_agent::{Agent, AgentConfig, Memory, Sampler, SamplerOptions, export::AuthorizationSource};
+use everflame_agent::{
+    Agent, AgentConfig, Memory, Sampler, SamplerOptions,
+    export::{Authorization, Credentials, Destination, Secret},
+    tls::Roots,
+};
 
 use crate::{
-    WrongUse,
-    client::is_http_url,
-    node,
+    WrongUse, also, node,
     options::{AgentOptions, SamplingOptions},
     server,
 };
@@ -35,24 +37,33 @@ pub fn run(options: AgentOptions) -> anyhow::Result<()> {
     };
     let of_secret = secret.as_ref().and_then(|secret| secret.endpoint.as_deref());
     let endpoint = endpoint(options.endpoint.as_deref().or(of_secret))?;
+    let authorization = secret
+        .map(|secret| Authorization::Source(secret))
+        .or(options.token_file.map(|path| Authorization::Bearer(Secret::File(path))))
+        .or_else(seed_key);
+    let destination = Destination {
+        name: Destination::host_and_port(&endpoint).to_owned(),
+        endpoint,
+        credentials: Credentials { authorization, headers: seed_headers()? },
+        roots: Roots { ca_file: options.ca_file },
+    };
+    let further = options.also.destinations(&destination, None, &options.secret)?;
     // Signals are heard from the start: what began is ended in order.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let stop = runtime.block_on(async { server::stop(options.duration) })?;
     let copy_every = options.opinion.every();
     let sampler = Sampler::load(&SamplerOptions { copy_every, ..sampler_options(options.rate, &options.sampling) })?;
-    let mut config = AgentConfig {
-        endpoint,
+    let config = AgentConfig {
+        destination,
+        further,
         spool: options.spool,
         spool_bytes: options.spool_bytes,
         listen: Some(options.listen),
-        token_file: options.token_file,
-        ca_file: options.ca_file,
+        project: environment("PROJECT_ID")?,
         node: node::name(&options.node),
         kubernetes: node::watch(&options.node, options.labels.pod_labels)?,
         ..config(&options.sampling)
     };
-    seed_credentials(&mut config)?;
-    config.authorization = secret.map(|secret| secret as Arc<dyn AuthorizationSource>);
     let agent = Agent::start(sampler, config)?;
     runtime.block_on(stop);
     agent.stop();
@@ -95,35 +106,30 @@ fn endpoint(given: Option<&str>) -> anyhow::Result<String> {
     let Some(found) = found.filter(|e| !e.is_empty()) else {
         return Err(WrongUse(format!("--endpoint is missing: say where to send profiles (or set {})", names[0])).into());
     };
-    let with_scheme = if found.contains("://") { found } else { format!("http://{found}") };
-    if !is_http_url(&with_scheme) {
-        return Err(WrongUse(format!("--endpoint {with_scheme}: give http://HOST:PORT or https://HOST:PORT")).into());
-    }
-    Ok(with_scheme.trim_end_matches('/').to_owned())
+    also::with_scheme("--endpoint", &found)
 }
 
-/// Credentials and names by the environment of the deployment that this one replaces, and
+/// The key by the environment of the deployment that this one replaces.
+fn seed_key() -> Option<Authorization> {
+    let file = env::var_os("ELASTIC_API_KEY_FILE").map(|path| Secret::File(PathBuf::from(path)));
+    file.or_else(|| env::var("ELASTIC_API_KEY").ok().map(Secret::Value)).map(Authorization::ApiKey)
+}
+
 /// OpenTelemetry's headers. A value may always come from a file (`…_FILE`).
-fn seed_credentials(config: &mut AgentConfig) -> anyhow::Result<()> {
-    if let Some(path) = env::var_os("ELASTIC_API_KEY_FILE").map(PathBuf::from) {
-        config.api_key_file = Some(path);
-    } else if let Ok(key) = env::var("ELASTIC_API_KEY") {
-        config.api_key = Some(key);
-    }
-    if let Some(project) = secret("PROJECT_ID")? {
-        config.project = Some(project);
-    }
-    let headers = secret("OTEL_EXPORTER_OTLP_PROFILES_HEADERS")?.or(secret("OTEL_EXPORTER_OTLP_HEADERS")?);
+fn seed_headers() -> anyhow::Result<Vec<(String, String)>> {
+    let mut all = Vec::new();
+    let headers = environment("OTEL_EXPORTER_OTLP_PROFILES_HEADERS")?.or(environment("OTEL_EXPORTER_OTLP_HEADERS")?);
     for pair in headers.as_deref().unwrap_or_default().split(',').filter(|p| !p.trim().is_empty()) {
         let (name, value) =
             // It may be a secret, so it is not shown.
             pair.split_once('=').context("OTEL_EXPORTER_OTLP_HEADERS: a part of it is not NAME=VALUE")?;
-        config.headers.push((name.trim().to_ascii_lowercase(), value.trim().to_owned()));
+        all.push((name.trim().to_ascii_lowercase(), value.trim().to_owned()));
     }
-    Ok(())
+    Ok(all)
 }
 
-fn secret(name: &str) -> anyhow::Result<Option<String>> {
+/// A value of the environment, or of the file that it names.
+fn environment(name: &str) -> anyhow::Result<Option<String>> {
     let file = format!("{name}_FILE");
     if let Some(path) = env::var_os(&file) {
         let text = fs::read_to_string(&path).with_context(|| format!("{file}: cannot read {}", path.display()))?;

@@ -4,6 +4,7 @@
 //! says what to do.
 
 mod agent;
+mod also;
 mod client;
 mod config_file;
 mod doctor;

@@ -6,7 +6,7 @@ use std::{net::SocketAddr, path::PathBuf};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use everflame_agent::Memory;
 
-use crate::{secret::SecretOptions, token::TokenCommand};
+use crate::{also::AlsoOptions, secret::SecretOptions, token::TokenCommand};
 
 /// Sees what every process spends its time on, with nothing changed in any process.
 #[derive(Debug, Parser)]
@@ -166,6 +166,12 @@ pub struct UpOptions {
     /// How long and how much to keep.
     #[command(flatten)]
     pub retention: RetentionOptions,
+    /// Where profiles go beside the own store.
+    #[command(flatten)]
+    pub secret: SecretOptions,
+    /// The same without a secret.
+    #[command(flatten)]
+    pub also: AlsoOptions,
     /// Further host names under which the server may be reached
     #[arg(long, value_name = "NAME", env = "EVERFLAME_ALLOWED_HOSTS", value_delimiter = ',')]
     pub allowed_hosts: Vec<String>,
@@ -186,10 +192,10 @@ pub struct AgentOptions {
     /// Address of the agent's own /metrics, /healthz and /readyz
     #[arg(long, value_name = "ADDRESS", env = "EVERFLAME_LISTEN", default_value = "127.0.0.1:4041")]
     pub listen: SocketAddr,
-    /// Directory for batches that the server has not acknowledged yet
+    /// Directory for batches that are not acknowledged yet
     #[arg(long, value_name = "DIR", env = "EVERFLAME_SPOOL", default_value = "/var/lib/everflame/spool")]
     pub spool: PathBuf,
-    /// Bytes of that directory at most; the oldest batches go first, counted
+    /// Bytes of batches there at most, divided alike among all destinations; the oldest batches go first, counted
     #[arg(long, value_name = "BYTES", env = "EVERFLAME_SPOOL_BYTES", default_value_t = 256 << 20)]
     pub spool_bytes: u64,
     /// File with the token to send (re-read when it changes)
@@ -201,6 +207,9 @@ pub struct AgentOptions {
     /// Where it sends, and what it shows there.
     #[command(flatten)]
     pub secret: SecretOptions,
+    /// Where it sends beside that.
+    #[command(flatten)]
+    pub also: AlsoOptions,
     /// Which node this is.
     #[command(flatten)]
     pub node: NodeOptions,

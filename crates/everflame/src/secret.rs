@@ -32,13 +32,17 @@ pub struct Watched {
 impl SecretOptions {
     /// Fetches the secret, if one is named, and watches it from then on.
     pub fn watch(&self) -> anyhow::Result<Option<Arc<Watched>>> {
-        let Some(url) = &self.url else { return Ok(None) };
+        self.url.as_ref().map(|url| self.watch_url(url)).transpose()
+    }
+
+    /// Fetches a secret, and watches it from then on.
+    pub fn watch_url(&self, url: &SecretUrl) -> anyhow::Result<Arc<Watched>> {
         let name = url.name.clone();
         let manager = SecretsManager::new(url.clone(), Environment::of_process());
         let options = WatchOptions { every: Duration::from_secs(self.refresh), ..WatchOptions::default() };
         let watch = Watch::start(move || manager.fetch(), options)?;
         let endpoint = watch.current().endpoint.clone();
-        Ok(Some(Arc::new(Watched { name, endpoint, watch })))
+        Ok(Arc::new(Watched { name, endpoint, watch }))
     }
 }
 

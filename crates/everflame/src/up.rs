@@ -10,7 +10,11 @@ use std::{
 };
 
 use anyhow::{Context, bail};
-use everflame_agent::{Agent, AgentConfig, Sampler, SamplerOptions};
+use everflame_agent::{
+    Agent, AgentConfig, Sampler, SamplerOptions,
+    export::{Authorization, Credentials, Destination, Secret as Shown},
+    tls::Roots,
+};
 use everflame_server::access::Secret;
 
 use crate::{Told, agent, node, options::UpOptions, privileges, server};
@@ -25,6 +29,9 @@ pub fn run(options: UpOptions, log: &str) -> anyhow::Result<()> {
     // Signals are heard from the start: what began is ended in order.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let stop = runtime.block_on(async { server::stop(options.duration) })?;
+    let own = format!("http://{}", reachable(options.listen));
+    let own = Destination { name: "its own store".to_owned(), endpoint: own, ..Destination::default() };
+    let further = options.also.destinations(&own, options.secret.url.as_ref(), &options.secret)?;
     let kubernetes = node::watch(&options.node, options.labels.pod_labels.clone())?;
     let copy_every = options.opinion.every();
     let sampling = agent::sampler_options(options.rate, &options.sampling);
@@ -41,10 +48,18 @@ pub fn run(options: UpOptions, log: &str) -> anyhow::Result<()> {
             return Err(e);
         }
     };
+    let name = reachable(address).to_string();
+    let authorization = Some(Authorization::Bearer(Shown::Value(token.reveal().to_owned())));
+    let destination = Destination {
+        endpoint: format!("http://{name}"),
+        name,
+        credentials: Credentials { authorization, headers: Vec::new() },
+        roots: Roots::default(),
+    };
     let config = AgentConfig {
-        endpoint: format!("http://{}", reachable(address)),
+        destination,
+        further,
         spool: options.data.join("spool"),
-        token: Some(token.reveal().to_owned()),
         listen: None,
         node: node::name(&options.node),
         kubernetes,

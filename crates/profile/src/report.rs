@@ -15,6 +15,10 @@ use crate::SecondOpinion;
 /// Name of the request header (gRPC metadata and HTTP alike).
 pub const REPORT_HEADER: &str = "everflame-report";
 
+/// Name of the response header by which a server says that it is one of ours: it reads reports, and
+/// it takes symbol indexes at `/api/v1/symbols`. Its value is the server's version.
+pub const SERVER_HEADER: &str = "everflame-server";
+
 /// What one agent instance has counted since it started.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]

@@ -156,6 +156,13 @@ impl Api {
         last
     }
 
+    /// A figure of `/metrics`, by its name with its labels as they are written there.
+    pub fn figure(&self, name: &str) -> f64 {
+        let text = self.get("/metrics", &[]).1;
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.unwrap_or_else(|| panic!("no {name} in {text}")).parse().unwrap()
+    }
+
     /// The accounting of every agent instance.
     pub fn accounting(&self) -> Vec<Value> {
         self.json("/api/v1/accounting", &[])["instances"].as_array().cloned().unwrap_or_default()

@@ -234,11 +234,12 @@ pub fn pinned_counters(path: &Path) -> Option<CounterMap> {
     let map = MapHandle::from_pinned_path(path).ok()?;
     let elements = map.max_entries();
     let size = size_of::<abi::Counters>();
-    if map.value_size() as usize != size || elements < abi::USER_COUNTER_ELEMENTS {
+    let cpus = possible_cpus();
+    if map.value_size() as usize != size || elements <= cpus {
         return None; // another version's
     }
     let shared = Shared::map(&map.as_fd(), size * elements as usize).ok()?;
-    Some(CounterMap::new(shared.leak(), elements - abi::USER_COUNTER_ELEMENTS))
+    Some(CounterMap::new(shared.leak(), cpus))
 }
 
 fn refused(what: &'static str, error: libbpf_rs::Error) -> BpfError {

@@ -6,7 +6,10 @@ use std::{
 };
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use everflame_profile::{Report, report::REPORT_HEADER};
+use everflame_profile::{
+    Report,
+    report::{REPORT_HEADER, SERVER_HEADER},
+};
 use http::{HeaderValue, uri::PathAndQuery};
 use http_body_util::BodyExt;
 use opentelemetry_proto::tonic::collector::profiles::v1development::ExportProfilesServiceResponse;
@@ -30,8 +33,9 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 /// What became of a request.
 #[derive(Debug)]
 pub(super) enum Outcome {
-    /// The server has it for good; it may have something to say about parts of it.
-    Stored(Option<String>),
+    /// The server has it for good; it may have something to say about parts of it. `ours`: it is an
+    /// Everflame server.
+    Stored { warning: Option<String>, ours: bool },
     /// It will never take it.
     Refused(String),
     /// It does not have it, or did not say.
@@ -86,7 +90,10 @@ impl Client {
             return Outcome::Retry { why: chain(&e), after: None };
         }
         match grpc.unary(request, PathAndQuery::from_static(METHOD), BytesCodec).await {
-            Ok(response) => Outcome::Stored(warning(response.into_inner())),
+            Ok(response) => {
+                let ours = response.metadata().contains_key(SERVER_HEADER);
+                Outcome::Stored { warning: warning(response.into_inner()), ours }
+            }
             Err(status) => self.judge(&status),
         }
     }
@@ -191,12 +198,12 @@ fn warning(response: ExportProfilesServiceResponse) -> Option<String> {
 fn refused_by(code: Code, from_a_source: bool) -> Option<&'static str> {
     match code {
         Code::Unauthenticated | Code::PermissionDenied if from_a_source => Some(
-            "401 or 403: the server does not accept the key of --secret, which is fetched again: put one that may \
-             write there into it",
+            "401 or 403: the server does not accept the key of the secret (--secret, --also), which is fetched again: \
+             put one that may write there into it",
         ),
         Code::Unauthenticated => Some(
-            "401: the server does not accept our token: put a valid one of role agent into the file of --token-file, \
-             which is read again by itself",
+            "401: the server does not accept our token: put a valid one of role agent into the file of --token-file \
+             (token-file= of --also), which is read again by itself",
         ),
         Code::PermissionDenied => {
             Some("403: the server does not let us write: give --token-file a token of role agent")

@@ -1,5 +1,6 @@
 //! Export: a batch goes to the spool, from there to the server, in order, and leaves when
-//! the server has acknowledged it. Symbol indexes go beside it over HTTP.
+//! the server has acknowledged it. Symbol indexes go beside it over HTTP. There may be several
+//! exporters ([`Exporters`]), each with a spool and an account of its own.
 
 pub mod batch_file;
 
@@ -7,8 +8,11 @@ mod backoff;
 mod client;
 mod connect;
 mod credentials;
+mod destination;
+mod exporters;
 mod files;
 mod metrics;
+mod ours;
 mod pack;
 mod sender;
 mod spool;
@@ -28,29 +32,27 @@ use std::{
     time::{Duration, Instant},
 };
 
-use everflame_profile::{Batch, otlp};
-
 pub(crate) use backoff::Backoff;
 pub use credentials::{Authorization, AuthorizationSource, Credentials, CredentialsError, Secret};
+pub use destination::{Destination, DestinationError, MAX_NAME};
+pub use exporters::{Exporters, MAX_EXPORTERS, remove_abandoned};
+pub use ours::Ours;
+pub use pack::{Packed, Packer};
 pub use spool::{MAX_FILES, MAX_SET_ASIDE, SpoolError, SpoolLimits, SpoolUse};
 pub use symbols::{MAX_MEMORY_BYTES, MAX_QUEUED_BYTES, MAX_QUEUED_INDEXES, SymbolUploader, SymbolUploads};
 
-use crate::{ledger::Ledger, tls::Roots};
+use crate::ledger::Ledger;
 use spool::Spool;
 
 /// How to export.
 #[derive(Debug, Clone)]
 pub struct ExportConfig {
-    /// `http://HOST:PORT` or `https://HOST:PORT` of a server.
-    pub endpoint: String,
+    /// Where to.
+    pub destination: Destination,
     /// Directory of the spool; made if it is not there.
     pub spool: PathBuf,
     /// Limits of the spool.
     pub limits: SpoolLimits,
-    /// What the server wants to see.
-    pub credentials: Credentials,
-    /// Whose word about the server's identity counts, where the endpoint is https.
-    pub roots: Roots,
     /// How often a report goes out at least, with or without samples.
     pub report_every: Duration,
 }
@@ -58,11 +60,13 @@ pub struct ExportConfig {
 impl Default for ExportConfig {
     fn default() -> Self {
         Self {
-            endpoint: "http://127.0.0.1:4040".to_string(),
+            destination: Destination {
+                name: "127.0.0.1:4040".to_string(),
+                endpoint: "http://127.0.0.1:4040".to_string(),
+                ..Destination::default()
+            },
             spool: PathBuf::from("/var/lib/everflame/spool"),
             limits: SpoolLimits { disk_bytes: 256 << 20, memory_bytes: 64 << 20 },
-            credentials: Credentials::default(),
-            roots: Roots::default(),
             report_every: Duration::from_secs(10),
         }
     }
@@ -129,6 +133,8 @@ pub struct Exporter {
 
 #[derive(Debug)]
 struct Shared {
+    name: String,
+    ours: Ours,
     spool: Mutex<Spool>,
     ledger: Arc<Ledger>,
     counters: ExportCounters,
@@ -144,9 +150,12 @@ impl Exporter {
     /// Opens the spool, which settles the accounts of dead instances, and begins to send.
     /// The server need not be there.
     pub fn start(config: ExportConfig, ledger: Arc<Ledger>) -> Result<Self, ExportError> {
-        let endpoint =
-            client::endpoint(&config.endpoint).map_err(|why| ExportError::Endpoint(config.endpoint.clone(), why))?;
+        let Destination { name, endpoint, .. } = &config.destination;
+        let (name, endpoint) =
+            (name.clone(), client::endpoint(endpoint).map_err(|why| ExportError::Endpoint(endpoint.clone(), why))?);
         let shared = Arc::new(Shared {
+            name,
+            ours: Ours::default(),
             spool: Mutex::new(Spool::open(&config.spool, config.limits, ledger.clone())?),
             ledger,
             counters: ExportCounters::default(),
@@ -165,19 +174,33 @@ impl Exporter {
 
     /// Takes a batch out of the aggregate: when this returns, it is in the spool (or its
     /// samples are counted as dropped).
-    pub fn push(&self, batch: &Batch) {
-        let samples = batch.samples();
-        if samples == 0 {
-            return;
+    pub fn push(&self, batch: &Packed) {
+        let Packed { samples, request_bytes, bytes } = batch;
+        match bytes {
+            Some(bytes) => self.shared.spool().push(bytes, *samples),
+            None => self.shared.spool().drop_new(*samples),
         }
-        let request = otlp::encode_to_bytes(batch);
-        let compressed = self.shared.spool().push(&request, samples);
         let counters = &self.shared.counters;
         counters.batches.fetch_add(1, Relaxed);
-        counters.samples.fetch_add(samples, Relaxed);
-        counters.request_bytes.fetch_add(request.len() as u64, Relaxed);
-        counters.compressed_bytes.fetch_add(compressed, Relaxed);
+        counters.samples.fetch_add(*samples, Relaxed);
+        counters.request_bytes.fetch_add(*request_bytes, Relaxed);
+        counters.compressed_bytes.fetch_add(bytes.as_ref().map_or(0, Vec::len) as u64, Relaxed);
         self.shared.wake.notify_one();
+    }
+
+    /// Its destination's name.
+    pub fn name(&self) -> &str {
+        &self.shared.name
+    }
+
+    /// Its account.
+    pub fn ledger(&self) -> &Arc<Ledger> {
+        &self.shared.ledger
+    }
+
+    /// Whether it sends to a server of ours.
+    pub fn ours(&self) -> &Ours {
+        &self.shared.ours
     }
 
     /// What it has done.

@@ -1,8 +1,8 @@
-//! Compression of requests: once, when a batch goes to the spool; it is sent as it lies there.
+//! Compression of requests: once, when a batch goes to the spools; it is sent as it lies there.
 
 use std::io::{self, Read};
 
-use everflame_profile::otlp;
+use everflame_profile::{Batch, otlp};
 use zstd::stream::raw::{Encoder, InBuffer, Operation, OutBuffer};
 
 /// Above 6 a tenth of the bytes costs ten times the CPU time; below, 6 % of them a third of it.
@@ -12,11 +12,32 @@ pub const MAX_REQUEST_BYTES: u64 = 64 << 20;
 /// The memory of a compressor that packed more than this is given back.
 const KEPT_FOR: usize = 1 << 20;
 
+/// A batch as it goes to a spool, whoever it is for.
+#[derive(Debug, Clone)]
+pub struct Packed {
+    /// Its samples.
+    pub samples: u64,
+    /// Length of the request before compression.
+    pub request_bytes: u64,
+    /// The compressed request; none where it could not be compressed.
+    pub bytes: Option<Vec<u8>>,
+}
+
 /// Packs one request after the other in the same memory.
 #[derive(Default)]
-pub(super) struct Packer(Option<Encoder<'static>>);
+pub struct Packer(Option<Encoder<'static>>);
 
 impl Packer {
+    /// A batch, encoded and compressed.
+    pub fn batch(&mut self, batch: &Batch) -> Packed {
+        let samples = batch.samples();
+        let request = otlp::encode_to_bytes(batch);
+        let packed = self.pack(&request).inspect_err(|e| {
+            tracing::error!("cannot compress a batch: {e}; its {samples} samples are dropped");
+        });
+        Packed { samples, request_bytes: request.len() as u64, bytes: packed.ok() }
+    }
+
     /// A frame of zstd, with a block of its own for each of the request's sections.
     pub fn pack(&mut self, request: &[u8]) -> io::Result<Vec<u8>> {
         // After a failure a new one is made.

@@ -87,7 +87,7 @@ impl Describe for Facts {
     }
 }
 
-fn batch(samples: u64) -> everflame_profile::Batch {
+fn batch(samples: u64) -> Batch {
     let mut noise = Noise(7);
     let mut aggregate = Aggregate::new("node-1", "0123456789abcdef0123456789abcdef");
     for number in 0..samples {

@@ -43,8 +43,8 @@ impl Sender {
     pub fn new(shared: Arc<Shared>, config: &ExportConfig) -> Self {
         Self {
             shared,
-            credentials: config.credentials.clone(),
-            roots: config.roots.clone(),
+            credentials: config.destination.credentials.clone(),
+            roots: config.destination.roots.clone(),
             report_every: config.report_every,
             backoff: Backoff::new(),
             reported: None,
@@ -143,20 +143,21 @@ impl Sender {
             Some(left) => tokio::time::timeout(left, send).await.ok(),
         };
         let outcome = outcome.unwrap_or(Outcome::Retry { why: "no answer before the end".to_string(), after: None });
-        let counters = &self.shared.counters;
+        let (counters, exporter) = (&self.shared.counters, self.shared.name.as_str());
         let (taken, why, after) = match outcome {
-            Outcome::Stored(warning) => {
+            Outcome::Stored { warning, ours } => {
+                self.shared.ours.say(ours);
                 counters.acknowledged.fetch_add(1, Relaxed);
                 self.shared.ledger.acknowledged();
                 if let Some(warning) = warning {
                     counters.partial.fetch_add(1, Relaxed);
-                    tracing::warn!("the server took a batch in part: {warning}");
+                    tracing::warn!(exporter, "the server took a batch in part: {warning}");
                 }
                 (Some(true), None, None)
             }
             Outcome::Refused(why) => {
                 counters.refused.fetch_add(1, Relaxed);
-                tracing::error!("the server refused a request for good ({samples} samples): {why}");
+                tracing::error!(exporter, "the server refused a request for good ({samples} samples): {why}");
                 (Some(false), None, None)
             }
             Outcome::Retry { why, after } => (None, Some(why), after),
@@ -170,13 +171,13 @@ impl Sender {
                     self.reported = Some(Instant::now());
                 }
                 if let Some(before) = failed_before {
-                    tracing::info!("the server takes batches again; it did not before: {before}");
+                    tracing::info!(exporter, "the server takes batches again; it did not before: {before}");
                 }
             }
             Some(why) => {
                 counters.retries.fetch_add(1, Relaxed);
                 if failed_before.as_ref() != Some(&why) {
-                    tracing::warn!("the server does not take batches, they stay in the spool: {why}");
+                    tracing::warn!(exporter, "the server does not take batches, they stay in the spool: {why}");
                 }
                 let pause = self.backoff.failed(after);
                 self.pause(pause).await;

@@ -18,7 +18,6 @@ use bytes::Bytes;
 use super::{
     batch_file::{self, BatchFileError, BatchName},
     files::{TEMPORARY, effect, lock, remove, write_whole},
-    pack::Packer,
 };
 use crate::ledger::{Figures, Ledger, Reason, account::Saved};
 
@@ -82,7 +81,6 @@ pub(super) struct Spool {
     entries: VecDeque<Entry>,
     usage: SpoolUse,
     set_aside: usize,
-    packer: Packer,
 }
 
 impl Spool {
@@ -108,7 +106,6 @@ impl Spool {
             entries: VecDeque::new(),
             usage: SpoolUse::default(),
             set_aside: 0,
-            packer: Packer::default(),
         };
         spool.take_over();
         // From the first moment: a batch without an account could not be accounted for.
@@ -137,19 +134,11 @@ impl Spool {
     }
 
     /// Takes a batch out of the aggregate's hands: on disk, else in memory, else it is
-    /// dropped and counted. Answers with the bytes of the compressed request.
-    pub fn push(&mut self, request: &[u8], samples: u64) -> u64 {
+    /// dropped and counted. `packed` is the compressed request.
+    pub fn push(&mut self, packed: &[u8], samples: u64) {
         self.sequence += 1;
         let name = BatchName { instance: self.instance.clone(), sequence: self.sequence, samples };
-        let packed = match self.packer.pack(request) {
-            Ok(packed) => packed,
-            Err(e) => {
-                tracing::error!("cannot compress a batch: {e}; its {samples} samples are dropped");
-                self.drop_new(samples);
-                return 0;
-            }
-        };
-        let file = batch_file::write(&name, &packed);
+        let file = batch_file::write(&name, packed);
         let bytes = file.len() as u64;
         let kept = match self.write(&name, &file) {
             Ok(()) => {
@@ -170,17 +159,13 @@ impl Spool {
                 })
             }
         };
-        let Some(memory) = kept else {
-            self.drop_new(samples);
-            return 0;
-        };
+        let Some(memory) = kept else { return self.drop_new(samples) };
         self.entries.push_back(Entry { name, bytes, memory });
         let instance = self.instance.clone();
         self.change(&instance, |f| {
             f.aggregate = f.aggregate.saturating_sub(samples);
             f.spool += samples;
         });
-        packed.len() as u64
     }
 
     /// The server has the head for good.
@@ -253,7 +238,7 @@ impl Spool {
     }
 
     /// A batch that came but is in no place.
-    fn drop_new(&mut self, samples: u64) {
+    pub fn drop_new(&mut self, samples: u64) {
         let instance = self.instance.clone();
         self.change(&instance, |f| {
             f.aggregate = f.aggregate.saturating_sub(samples);

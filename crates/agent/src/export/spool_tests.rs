@@ -14,7 +14,10 @@ use std::{
 
 use everflame_profile::Report;
 
-use super::spool::{Spool, SpoolLimits};
+use super::{
+    Packer,
+    spool::{Spool, SpoolLimits},
+};
 use crate::ledger::{About, KernelCounters, KernelCounts, Ledger, REGION_WORDS, new_instance};
 
 thread_local! {
@@ -92,7 +95,8 @@ fn sample(spool: &mut Spool, ledger: &Ledger, ring: &Ring, samples: u64) {
     strike();
     ledger.consumed(samples);
     strike();
-    spool.push(format!("{samples} samples, some of them").as_bytes(), samples);
+    let packed = Packer::default().pack(format!("{samples} samples, some of them").as_bytes()).unwrap();
+    spool.push(&packed, samples);
 }
 
 /// One request about the head, as the sender makes it.

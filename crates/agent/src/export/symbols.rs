@@ -12,14 +12,14 @@ use std::{
 
 use everflame_profile::ContentId;
 
-use super::{backoff::Backoff, credentials::Credentials};
+use super::{Destination, Ours, backoff::Backoff, credentials::Credentials};
 use crate::tls::{Roots, remedy};
 
-/// Bytes of indexes that wait, on disk.
+/// Bytes of indexes that wait, on disk, for all destinations together.
 pub const MAX_QUEUED_BYTES: u64 = 512 << 20;
-/// Bytes of indexes that wait in memory.
+/// Bytes of indexes that wait in memory, likewise.
 pub const MAX_MEMORY_BYTES: u64 = 16 << 20;
-/// Number of indexes that wait.
+/// Number of indexes that wait for one destination.
 pub const MAX_QUEUED_INDEXES: usize = 4096;
 /// Contents that are remembered as delivered; beyond it, all are forgotten, which costs a
 /// question to the server each.
@@ -58,6 +58,9 @@ pub struct SymbolUploader {
 #[derive(Debug)]
 struct Shared {
     directory: PathBuf,
+    ours: Ours,
+    /// Those that share the limits.
+    uploaders: u64,
     queue: Mutex<Queue>,
     wake: Condvar,
 }
@@ -89,10 +92,13 @@ enum Delivery {
 }
 
 impl SymbolUploader {
-    /// Begins to upload to `endpoint` (`http://HOST:PORT`) what is queued in `directory`.
-    pub fn start(endpoint: &str, credentials: Credentials, roots: Roots, directory: PathBuf) -> io::Result<Self> {
-        let base = if endpoint.contains("://") { endpoint.to_string() } else { format!("http://{endpoint}") };
-        let shared = Arc::new(Shared { directory, queue: Mutex::new(Queue::default()), wake: Condvar::new() });
+    /// Begins to upload what is queued in `directory`, unless the destination turns out to be no server
+    /// of ours; `uploaders` in all share the limits.
+    pub fn start(to: &Destination, ours: Ours, directory: PathBuf, uploaders: usize) -> io::Result<Self> {
+        let Destination { endpoint, credentials, roots, .. } = to.clone();
+        let base = if endpoint.contains("://") { endpoint } else { format!("http://{endpoint}") };
+        let (queue, wake) = (Mutex::default(), Condvar::new());
+        let shared = Arc::new(Shared { directory, ours, uploaders: uploaders.max(1) as u64, queue, wake });
         shared.take_over();
         let worker = shared.clone();
         let base = base.trim_end_matches('/').to_string();
@@ -107,10 +113,9 @@ impl SymbolUploader {
         self.shared.offer(content_id, bytes)
     }
 
-    /// Whether the server has an index for this content or will get one from the queue.
+    /// Whether the server has an index for this content, will get one from the queue, or takes none.
     pub fn has(&self, content_id: ContentId) -> bool {
-        let queue = self.shared.queue();
-        queue.has(content_id)
+        self.shared.ours.is_not() || self.shared.queue().has(content_id)
     }
 
     /// What became of the indexes so far.
@@ -172,11 +177,12 @@ impl Shared {
 
     fn offer(&self, id: ContentId, bytes: &[u8]) -> bool {
         let mut queue = self.queue();
-        if queue.has(id) {
+        if queue.has(id) || self.ours.is_not() {
             return true;
         }
         let length = bytes.len() as u64;
-        let room = queue.waiting.len() < MAX_QUEUED_INDEXES && queue.bytes(|_| true) + length <= MAX_QUEUED_BYTES;
+        let on_disk = MAX_QUEUED_BYTES / self.uploaders;
+        let room = queue.waiting.len() < MAX_QUEUED_INDEXES && queue.bytes(|_| true) + length <= on_disk;
         let memory = match room.then(|| self.write(id, bytes)) {
             Some(Ok(())) => Some(None),
             Some(Err(e)) => {
@@ -184,7 +190,8 @@ impl Shared {
                     let directory = self.directory.display();
                     tracing::warn!("symbol indexes cannot be queued in {directory}: {e}; few are kept in memory");
                 }
-                let fits = queue.bytes(|waiting| waiting.memory.is_some()) + length <= MAX_MEMORY_BYTES;
+                let in_memory = queue.bytes(|waiting| waiting.memory.is_some()) + length;
+                let fits = in_memory <= MAX_MEMORY_BYTES / self.uploaders;
                 fits.then(|| Some(Arc::from(bytes)))
             }
             None => None,
@@ -240,7 +247,7 @@ impl Shared {
                     queue.uploads.refused += 1;
                 }
                 Delivery::Retry(why) => {
-                    if !std::mem::replace(&mut failing, true) {
+                    if !std::mem::replace(&mut failing, true) && !self.ours.is_not() {
                         tracing::warn!("symbol indexes wait: {why}");
                     }
                     queue.uploads.retries += 1;
@@ -268,8 +275,20 @@ impl Shared {
     /// The index to send next; `None` at the end.
     fn next(&self) -> Option<(ContentId, Option<Arc<[u8]>>)> {
         let idle = |queue: &mut Queue| queue.waiting.is_empty() && !queue.stopping;
-        let queue = self.wake.wait_while(self.queue(), idle).unwrap_or_else(PoisonError::into_inner);
-        if queue.stopping { None } else { queue.waiting.front().map(|waiting| (waiting.id, waiting.memory.clone())) }
+        loop {
+            let mut queue = self.wake.wait_while(self.queue(), idle).unwrap_or_else(PoisonError::into_inner);
+            if queue.stopping {
+                return None;
+            }
+            if !self.ours.is_not() {
+                return queue.waiting.front().map(|waiting| (waiting.id, waiting.memory.clone()));
+            }
+            // It takes none: what waits for it would wait for ever.
+            for waiting in queue.waiting.drain(..) {
+                drop(fs::remove_file(self.path(waiting.id)));
+            }
+            self.wake.notify_all();
+        }
     }
 }
 

@@ -37,6 +37,10 @@
 //! report says again that it is not in flight. A batch that may have been stored is
 //! therefore never dropped to make room: the oldest batch of the spool stays.
 //!
+//! **Several exporters** have a ledger each: one region after the other in the same memory, each
+//! signed with its exporter's name, over the same kernel counters. What is one's own loss or delay is
+//! in no other's account.
+//!
 //! **What remains uncertain.** A batch that was kept in memory only (the spool directory
 //! could not be written), was stored, and whose agent was killed before it read the
 //! acknowledgement, is counted as stored by the server and as `agent_died` here.
@@ -44,9 +48,12 @@
 pub mod account;
 pub mod region;
 
-use std::sync::{
-    Arc, Mutex, MutexGuard, OnceLock, PoisonError,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Instant,
 };
 
 use everflame_profile::Report;
@@ -54,7 +61,7 @@ use serde::{Deserialize, Serialize};
 
 use account::{Account, Saved};
 pub use account::{Figures, Reason};
-pub use region::{REGION_WORDS, Region, RegionError};
+pub use region::{REGION_WORDS, Region, RegionError, exporter_key, left_by, of_place};
 
 use crate::opinion::Tally;
 
@@ -148,6 +155,8 @@ pub struct Ledger {
     usage: crate::usage::UsageMeter,
     acknowledged_requests: AtomicU64,
     opinions: OnceLock<Arc<Tally>>,
+    /// When a report last told of them.
+    opinions_said: Mutex<Option<Instant>>,
 }
 
 #[derive(Debug)]
@@ -170,6 +179,7 @@ impl Ledger {
             usage: crate::usage::UsageMeter::default(),
             acknowledged_requests: AtomicU64::new(0),
             opinions: OnceLock::new(),
+            opinions_said: Mutex::default(),
         })
     }
 
@@ -247,7 +257,8 @@ impl Ledger {
             let (cpu_percent, resident) = self.usage.since_last(account.usage().run_ns);
             report.cpu_percent = cpu_percent;
             report.memory_bytes = resident + map_bytes;
-            report.second_opinion = self.opinions.get().and_then(|tally| tally.report());
+            let mut said = self.opinions_said.lock().unwrap_or_else(PoisonError::into_inner);
+            report.second_opinion = self.opinions.get().and_then(|tally| tally.report(&mut said));
         }
         Some(report)
     }

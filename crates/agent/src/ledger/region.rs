@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use xxhash_rust::xxh3::xxh3_64;
+
 /// Words that a region must have (1 KiB).
 pub const REGION_WORDS: usize = 128;
 /// Words of one bank.
@@ -12,6 +14,7 @@ const AT_MAGIC: usize = 0;
 const AT_TURN: usize = 1;
 const AT_INSTANCE: usize = 2;
 const AT_SINCE: usize = 4;
+const AT_EXPORTER: usize = 5;
 const BANKS: usize = 16;
 
 /// Why a region cannot be used.
@@ -26,6 +29,26 @@ pub enum RegionError {
     /// It holds nothing, or the ledger of another version.
     #[error("the ledger's region holds no ledger of this version; nothing can be taken over")]
     Unknown,
+}
+
+/// What the region of an exporter is signed with: 0 of the main one, which has no name to be found by.
+pub fn exporter_key(name: Option<&str>) -> u64 {
+    name.map_or(0, |name| xxh3_64(name.as_bytes()).max(1))
+}
+
+/// The region of an exporter in a process's memory, which holds one after the other; empty beyond its end.
+pub fn of_place(words: &'static [AtomicU64], place: usize, exporter: u64) -> &'static [AtomicU64] {
+    let region = words.chunks_exact(REGION_WORDS).nth(place).unwrap_or_default();
+    if let Some(word) = region.get(AT_EXPORTER) {
+        word.store(exporter, Ordering::Release);
+    }
+    region
+}
+
+/// The region that the exporter of this name left in the memory of a process that is gone.
+pub fn left_by(words: &'static [AtomicU64], exporter: u64) -> Option<&'static [AtomicU64]> {
+    let is = |word: usize, region: &[AtomicU64]| region[word].load(Ordering::Acquire);
+    words.chunks_exact(REGION_WORDS).find(|region| is(AT_MAGIC, region) == MAGIC && is(AT_EXPORTER, region) == exporter)
 }
 
 /// Two banks of figures and the word that says which one holds.

@@ -207,6 +207,6 @@ fn what_finds_no_room_is_refused_and_counted() {
     for _ in 0..2 * MAX_WAITING {
         opinions.offer(case.clone());
     }
-    let refused = tally.report().unwrap().not_judged["queue_full"] as usize;
+    let refused = tally.report(&mut None).unwrap().not_judged["queue_full"] as usize;
     assert!((MAX_WAITING - 1..=MAX_WAITING).contains(&refused), "{refused}");
 }

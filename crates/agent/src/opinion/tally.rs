@@ -51,14 +51,12 @@ impl Counts {
 pub struct Tally {
     every: u32,
     sums: Mutex<Sums>,
-    /// When a report last said something.
-    said: Mutex<Option<Instant>>,
 }
 
 impl Tally {
     /// One sample in `every` is looked at.
     pub fn new(every: u32) -> Self {
-        Self { every, sums: Mutex::default(), said: Mutex::default() }
+        Self { every, sums: Mutex::default() }
     }
 
     fn lock(&self) -> MutexGuard<'_, Sums> {
@@ -90,11 +88,10 @@ impl Tally {
         }
     }
 
-    /// For a report, unless there is nothing to say or one said it not long ago: it is a good
-    /// part of a report's bytes.
-    pub fn report(&self) -> Option<SecondOpinion> {
+    /// For a report, unless there is nothing to say or one to the same server said it not long
+    /// ago: it is a good part of a report's bytes. `said`: when that was.
+    pub fn report(&self, said: &mut Option<Instant>) -> Option<SecondOpinion> {
         let now = Instant::now();
-        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
         if said.is_some_and(|said| now - said < SAID_EVERY) {
             return None;
         }
@@ -182,8 +179,9 @@ mod tests {
         tally.add(Verdict::Differ(3), &[name(5)]);
         tally.add(Verdict::Shorter(3), &[name(4)]);
         tally.add(Verdict::NotJudged("stack_too_short"), &[name(4)]);
-        let report = tally.report().unwrap();
-        assert_eq!(tally.report(), None, "said a moment ago");
+        let mut said = None;
+        let report = tally.report(&mut said).unwrap();
+        assert_eq!(tally.report(&mut said), None, "said a moment ago");
         assert_eq!((report.every, report.differ, report.shorter, report.not_judged["stack_too_short"]), (7, 1, 1, 1));
         assert_eq!(report.executables.len(), MAX_REPORTED + 1);
         assert_eq!((report.executables[0].name.as_str(), report.executables[0].differ), ("file005", 1));

@@ -15,7 +15,7 @@ use std::{
 };
 
 use everflame_agent::{
-    export::{Credentials, ExportConfig, Exporter, SpoolLimits},
+    export::{Destination, ExportConfig, Exporter, Packer, SpoolLimits},
     ledger::{About, KernelCounters, KernelCounts, Ledger, REGION_WORDS, new_instance},
 };
 use everflame_profile::{
@@ -230,13 +230,15 @@ pub fn about() -> About {
 
 pub fn config(address: SocketAddr, spool: &Path) -> ExportConfig {
     ExportConfig {
-        endpoint: format!("http://{address}"),
+        destination: destination(address),
         spool: spool.to_path_buf(),
         limits: SpoolLimits { disk_bytes: 64 << 20, memory_bytes: 1 << 20 },
-        credentials: Credentials::default(),
         report_every: Duration::from_millis(100),
-        roots: Default::default(),
     }
+}
+
+pub fn destination(address: SocketAddr) -> Destination {
+    Destination { name: address.to_string(), endpoint: format!("http://{address}"), ..Destination::default() }
 }
 
 impl TestAgent {
@@ -266,7 +268,8 @@ impl TestAgent {
     /// It seals a batch of the aggregate.
     pub fn push(&mut self, samples: u64) {
         self.sequence += 1;
-        self.exporter.as_ref().unwrap().push(&batch(&self.instance, self.sequence, samples));
+        let batch = batch(&self.instance, self.sequence, samples);
+        self.exporter.as_ref().unwrap().push(&Packer::default().batch(&batch));
     }
 
     /// All of it.

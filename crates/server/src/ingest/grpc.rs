@@ -12,6 +12,7 @@ use axum::{
     http::{HeaderMap, HeaderValue, Response, StatusCode, header},
 };
 use bytes::{BufMut, Bytes, BytesMut};
+use everflame_profile::report::SERVER_HEADER;
 use http_body_util::{BodyExt, Full};
 use prost::Message;
 use tonic::{Code, Status};
@@ -109,6 +110,7 @@ fn success(message: Vec<u8>) -> Response<Body> {
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
     headers.insert("grpc-accept-encoding", HeaderValue::from_static("identity,gzip,zstd"));
+    headers.insert(SERVER_HEADER, HeaderValue::from_static(env!("CARGO_PKG_VERSION")));
     response
 }
 

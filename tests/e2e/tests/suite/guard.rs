@@ -47,13 +47,8 @@ pub fn tokens_and_certificates_turn_and_nothing_is_lost() -> Outcome {
         let log = agent.log();
         (log.contains("does not accept our token") && log.contains("--token-file")).then_some(())
     });
-    let spooled = |agent: &Everflame| {
-        let figures = agent.api().get("/metrics", &[]).1;
-        let line =
-            figures.lines().find_map(|line| line.strip_prefix("everflame_agent_spool_batches ").map(str::to_owned));
-        line.unwrap_or_else(|| panic!("no such figure in {figures}")).parse::<f64>().unwrap()
-    };
-    wait_for("batches in the spool", PATIENCE, || (spooled(&agent) >= 2.0).then_some(()));
+    let spooled = format!("everflame_agent_spool_batches{{exporter=\"localhost:{}\"}}", scene.port);
+    wait_for("batches in the spool", PATIENCE, || (agent.api().figure(&spooled) >= 2.0).then_some(()));
     let locked_out = server.api().samples(SAMPLES);
     let (_, last) = scene.token(&["--role", "agent", "--project", "shop"]);
     fs::write(scene.path("token"), &last).unwrap();
