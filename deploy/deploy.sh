@@ -16,10 +16,13 @@ and run from any directory.
                                         everflame.io/profile=true
                        collector        agents alone, to an OpenTelemetry collector
                        elastic          agents alone, to Elastic's collector
+                       also-collector   standalone, and to an OpenTelemetry collector as well
+                       also-elastic     standalone, and to Elastic's collector as well
                        aws-secret       agents alone, to where a secret of AWS Secrets
                                         Manager says (docs/secrets.md)
   --namespace NAME   where (default: everflame)
-  --endpoint URL     where agents send profiles, if not to the overlay's own
+  --endpoint URL     where agents send profiles, if not to the overlay's own; with also-…, where
+                     they send as well
   --image NAME       image of the program, e.g. registry.example/everflame:0.1.0
   --timeout SECONDS  how long to wait until all is ready (default: 300)
   --dry-run          print what would be applied, change nothing
@@ -31,7 +34,7 @@ HELP
 }
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-namespace=everflame overlay=standalone endpoint="" image="" timeout=300 dry_run="" uninstall=""
+namespace=everflame overlay=standalone endpoint="" image="" timeout=300 dry_run="" uninstall="" also=""
 
 say() { echo "deploy: $*" >&2; }
 warn() { echo "deploy: warning: $*" >&2; }
@@ -75,6 +78,7 @@ done
 [[ "$image" =~ ^[A-Za-z0-9./:@_-]*$ ]] || wrong "--image $image is no name of an image"
 case "$overlay" in
 standalone | profiling-nodes) server=yes ;;
+also-collector | also-elastic) server=yes also=yes ;;
 collector | elastic) server="" ;;
 aws-secret)
     server=""
@@ -95,6 +99,10 @@ port_of() {
     esac
 }
 
+# What takes the place of the server that agents send to.
+instead="$endpoint"
+[ -z "$also" ] || instead=""
+
 # The overlay's objects, with the names and addresses that were asked for.
 render() {
     if [ "$overlay" = standalone ]; then
@@ -111,7 +119,8 @@ render() {
         -e "s|^\(  name: \)everflame\$|\1$namespace|" \
         -e "s|^\( *kubernetes.io/metadata.name: \)everflame\$|\1$namespace|" \
         -e "s|everflame-server\.everflame|everflame-server.$namespace|g" \
-        ${endpoint:+-e "s|^\(  EVERFLAME_ENDPOINT: \).*|\1$endpoint|"} \
+        ${instead:+-e "s|^\(  EVERFLAME_ENDPOINT: \).*|\1$instead|"} \
+        ${endpoint:+-e "s|^\(  EVERFLAME_ALSO: \)[^?]*|\1$endpoint|"} \
         ${endpoint:+-e "s|^\(  ELASTIC_ENDPOINT: \).*|\1$endpoint|"} \
         ${image:+-e "s|^\( *image: \).*|\1$image|"} || return 1
     [ -z "$endpoint" ] || cat <<POLICY
@@ -240,7 +249,7 @@ done <<<"$nodes"
     "update them, or leave them out: label the others with everflame.io/profile=true and use --overlay profiling-nodes"
 say "nodes: $(wc -l <<<"$nodes" | tr -d ' '), each with Linux 5.10 or newer"
 
-if [ "$overlay" = elastic ]; then
+if [[ "$overlay" = *elastic ]]; then
     key=$(kubectl get secret everflame-elastic --namespace "$namespace" -o 'jsonpath={.data.apiKey}' 2>/dev/null || true)
     [ -n "$key" ] || die "Secret everflame-elastic with the key apiKey is missing in namespace $namespace" \
         "kubectl create namespace $namespace; kubectl -n $namespace create secret generic everflame-elastic --from-file=apiKey=FILE"

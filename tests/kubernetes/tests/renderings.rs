@@ -20,6 +20,7 @@ fn main() -> ExitCode {
         ("renderings::overlays", overlays),
         ("renderings::the_chart_is_the_manifests", the_chart_is_the_manifests),
         ("renderings::the_charts_values", the_charts_values),
+        ("renderings::the_chart_sends_as_well", the_chart_sends_as_well),
         ("renderings::the_schema_refuses", the_schema_refuses),
     ])
 }
@@ -154,12 +155,58 @@ fn overlays() -> Outcome {
     let policy = &objects::find(&aws, "NetworkPolicy", "everflame-agent")["spec"]["egress"];
     assert!(policy[2].to_string().contains("443") && policy[3].to_string().contains("169.254.170.23/32"), "{policy}");
 
+    as_well_as(&files, build);
+
     let chosen = build("overlays/profiling-nodes");
     let selector = &objects::find(&chosen, "DaemonSet", "everflame-agent")["spec"]["template"]["spec"]["nodeSelector"];
     assert_eq!(*selector, json!({"kubernetes.io/os": "linux", "everflame.io/profile": "true"}));
     let monitoring: Vec<String> = build("monitoring").iter().map(objects::id).collect();
     assert_eq!(monitoring.len(), 4, "{monitoring:?}");
     Ok(())
+}
+
+/// What sends to somebody else as well is the manifests, with nothing taken away.
+fn as_well_as(files: &[Value], build: impl Fn(&str) -> Vec<Value>) {
+    for (overlay, also) in [
+        ("also-collector", "http://otel-collector.observability:4317"),
+        ("also-elastic", "http://elastic-otel-collector.observability:4317?api-key-file=/etc/everflame/elastic/apiKey"),
+    ] {
+        let mut built = build(&format!("overlays/{overlay}"));
+        for (object, file) in built.iter_mut().zip(files) {
+            assert_eq!(objects::id(object), objects::id(file), "{overlay}");
+            match (object["kind"].as_str().unwrap(), object["metadata"]["name"].as_str().unwrap()) {
+                ("ConfigMap", "everflame-agent") => {
+                    let said = object["data"].as_object_mut().unwrap().remove("EVERFLAME_ALSO");
+                    assert_eq!(said.unwrap(), also);
+                }
+                ("NetworkPolicy", "everflame-agent") => {
+                    let more = object["spec"]["egress"].as_array_mut().unwrap().pop().unwrap();
+                    assert_eq!(more["ports"][0]["port"], 4317);
+                }
+                ("DaemonSet", _) if overlay == "also-elastic" => {
+                    let pod = &mut object["spec"]["template"]["spec"];
+                    let mut added = |list: &str| {
+                        let list = pod.pointer_mut(list).unwrap().as_array_mut().unwrap();
+                        let at = list.iter().position(|one| one["name"] == "elastic").unwrap();
+                        list.remove(at)
+                    };
+                    let volume = added("/volumes");
+                    assert_eq!(volume["secret"], json!({"secretName": "everflame-elastic", "defaultMode": 0o400}));
+                    assert_eq!(added("/containers/0/volumeMounts")["mountPath"], "/etc/everflame/elastic");
+                }
+                _ => {}
+            }
+            assert_eq!(object, file, "{overlay}: the rest is as it was");
+        }
+        // The script's address takes the place of the other one, and the key's file stays.
+        let rendered = dry_run(&["--overlay", overlay, "--endpoint", "https://there.example:8443"]);
+        let settings = &objects::find(&rendered, "ConfigMap", "everflame-agent")["data"];
+        let parameters = also.split_once('?').map_or(String::new(), |(_, file)| format!("?{file}"));
+        assert_eq!(settings["EVERFLAME_ALSO"], format!("https://there.example:8443{parameters}"));
+        assert_eq!(settings["EVERFLAME_ENDPOINT"], "http://everflame-server:4040");
+        let policy = objects::find(&rendered, "NetworkPolicy", "everflame-agent-endpoint");
+        assert_eq!(policy["spec"]["egress"][0]["ports"][0]["port"], 8443);
+    }
 }
 
 /// With its own values the chart renders the very objects of the manifests.
@@ -200,9 +247,51 @@ fn the_charts_values() -> Outcome {
     Ok(())
 }
 
+/// Further destinations: their address, their keys as files, and the way out to them.
+fn the_chart_sends_as_well() -> Outcome {
+    let settings = [
+        "agent.also[0].endpoint=https://collector.example",
+        "agent.also[0].apiKeySecret=everflame-elastic",
+        "agent.also[0].name=elastic",
+        "agent.also[1].endpoint=http://second.example:4040",
+        "agent.also[1].tokenSecret=second",
+        "agent.also[2].endpoint=aws-sm://istio/otel-collector/elastic",
+    ];
+    let objects = charted("everflame", &settings)?;
+    let settings = &objects::find(&objects, "ConfigMap", "everflame-agent")["data"];
+    let urls: Vec<&str> = settings["EVERFLAME_ALSO"].as_str().unwrap().split(',').collect();
+    assert_eq!(
+        urls,
+        [
+            "https://collector.example?name=elastic&api-key-file=/etc/everflame/also-0/apiKey",
+            "http://second.example:4040?token-file=/etc/everflame/also-1/token",
+            "aws-sm://istio/otel-collector/elastic",
+        ]
+    );
+    assert_eq!(settings["EVERFLAME_ENDPOINT"], "http://everflame-server:4040");
+    let pod = &objects::find(&objects, "DaemonSet", "everflame-agent")["spec"]["template"]["spec"];
+    let volume = |name: &str| pod["volumes"].as_array().unwrap().iter().find(|v| v["name"] == name);
+    assert_eq!(volume("also-0").unwrap()["secret"], json!({"secretName": "everflame-elastic", "defaultMode": 0o400}));
+    assert_eq!(volume("also-1").unwrap()["secret"]["secretName"], "second");
+    assert!(volume("also-2").is_none());
+    let mounts = pod["containers"][0]["volumeMounts"].as_array().unwrap();
+    let mount = mounts.iter().find(|mount| mount["name"] == "also-1").unwrap();
+    assert_eq!(mount["mountPath"], "/etc/everflame/also-1");
+    let policy = objects::find(&objects, "NetworkPolicy", "everflame-agent")["spec"]["egress"].as_array().unwrap();
+    let ports: Vec<&Value> = policy[3..].iter().map(|rule| &rule["ports"][0]["port"]).collect();
+    assert_eq!(ports, [443, 4040, 443]);
+    Ok(())
+}
+
 /// A value that is misspelt or out of range is refused, with its name.
 fn the_schema_refuses() -> Outcome {
-    for (setting, name) in [("agent.rat=19", "rat"), ("agent.rate=5000", "rate"), ("server.storage=lots", "storage")] {
+    for (setting, name) in [
+        ("agent.rat=19", "rat"),
+        ("agent.rate=5000", "rate"),
+        ("server.storage=lots", "storage"),
+        ("agent.also[0].endpoint=collector", "also"),
+        ("agent.also[0].apiKeySecret=x", "endpoint"),
+    ] {
         let output = chart("everflame", &[setting])?;
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(!output.status.success() && said.contains(name), "{setting}: {said}");
