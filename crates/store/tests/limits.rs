@@ -139,6 +139,24 @@ fn series_beyond_the_limit_go_under_one_name() {
     assert_eq!(store.label_values(&all(), "service.name").unwrap().1.len(), 3);
 }
 
+/// A profile of which all was refused leaves its id, though no block has a row to keep it with.
+#[test]
+fn what_was_refused_as_a_whole_is_counted_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = options(dir.path());
+    let mut store = open(options.clone());
+    let batch = simple(Some(id(1)), now() + 3600 * SECOND, 2);
+    let refused = Appended { rejected_future: 2, rejected_profiles: 1, ..Appended::default() };
+    assert_eq!(store.append(&batch, Some(&report("a", 1)), now()).unwrap(), refused);
+    for _ in 0..2 {
+        store.flush().unwrap();
+        store = reopen(store, &options);
+        let again = store.append(&batch, Some(&report("a", 1)), now()).unwrap();
+        assert_eq!(again, Appended { duplicates: 2, ..Appended::default() });
+    }
+    assert_eq!(store.accounting().unwrap()[0].dropped, BTreeMap::from([("rejected_future".to_owned(), 2)]));
+}
+
 #[test]
 fn the_duplicate_window_spans_restarts_and_forgets_the_oldest() {
     let dir = tempfile::tempdir().unwrap();

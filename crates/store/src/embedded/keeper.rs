@@ -38,8 +38,8 @@ pub(crate) struct Keeper {
     pub log: Arc<Log>,
     pub writer: String,
     pub next_sequence: AtomicU64,
-    /// What is still to be written to `state.json`; also the lock of writing blocks.
-    pub unsaved: Mutex<Option<Saved>>,
+    /// What `state.json` is to be; also the lock of writing blocks.
+    pub saved: Mutex<Saved>,
     /// The lock of merges and retention: a long merge holds up no flush. Names blocks
     /// that cannot be merged, since they are damaged.
     pub tending: Mutex<BTreeSet<String>>,
@@ -127,8 +127,8 @@ impl Keeper {
         }
     }
 
-    fn writing(&self) -> MutexGuard<'_, Option<Saved>> {
-        self.unsaved.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    fn writing(&self) -> MutexGuard<'_, Saved> {
+        self.saved.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
     /// A name that no block had before.
@@ -139,27 +139,30 @@ impl Keeper {
 
     /// Writes all sealed heads as blocks and removes their log segments.
     pub fn write_sealed(&self) -> io::Result<()> {
-        let mut unsaved = self.writing();
+        let mut saved = self.writing();
         loop {
             let sealed = self.shared.lock().sealed.front().cloned();
             let Some(sealed) = sealed else { break };
             let block = self.write_block(&sealed)?;
+            if block.is_none() {
+                saved.keep_ids(&sealed.ids);
+            }
             {
                 let mut state = self.shared.lock();
                 state.blocks.extend(block.map(Arc::new));
                 state.sealed.pop_front();
             }
-            *unsaved = Some(Saved {
-                generation: sealed.generation,
-                instances: sealed.instances.by_id.clone(),
-                ..Saved::default()
-            });
+            saved.generation = sealed.generation;
+            saved.instances = sealed.instances.by_id.clone();
+            saved.unwritten = true;
         }
-        self.save(&mut unsaved)
+        self.save(&mut saved)
     }
 
-    fn save(&self, unsaved: &mut Option<Saved>) -> io::Result<()> {
-        let Some(saved) = unsaved.as_mut() else { return Ok(()) };
+    fn save(&self, saved: &mut Saved) -> io::Result<()> {
+        if !saved.unwritten {
+            return Ok(());
+        }
         saved.next_sequence = self.next_sequence.load(Ordering::Relaxed);
         saved.write(&self.shared.options.dir)?;
         let dir = self.segments_dir();
@@ -172,7 +175,7 @@ impl Keeper {
                 state.sealed_log_bytes = state.sealed_log_bytes.saturating_sub(bytes);
             }
         }
-        *unsaved = None;
+        saved.unwritten = false;
         Ok(())
     }
 

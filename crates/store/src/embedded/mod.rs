@@ -77,7 +77,7 @@ pub struct Embedded {
 impl Embedded {
     /// Opens the store, or makes a new one; replays its log.
     pub fn open(options: Options) -> Result<Self, StoreError> {
-        let Recovered { lock, writer, state, segment, next_sequence } = recover(&options)?;
+        let Recovered { lock, writer, state, segment, next_sequence, saved } = recover(&options)?;
         let cache = Cache::new(options.cache_bytes);
         let shared = Arc::new(Shared { options, state: Mutex::new(state), cache });
         let log = Arc::new(Log::default());
@@ -86,7 +86,7 @@ impl Embedded {
             log: log.clone(),
             writer,
             next_sequence: AtomicU64::new(next_sequence),
-            unsaved: Mutex::new(None),
+            saved: Mutex::new(saved),
             tending: Mutex::default(),
             signal: keeper::Signal::default(),
         });

@@ -47,6 +47,7 @@ pub(crate) struct Recovered {
     pub state: State,
     pub segment: Segment,
     pub next_sequence: u64,
+    pub saved: Saved,
 }
 
 fn io_error(what: &str, path: &Path, source: io::Error) -> StoreError {
@@ -78,6 +79,8 @@ pub(crate) fn recover(options: &Options) -> Result<Recovered, StoreError> {
     let blocks = blocks(dir, &blocks_dir)?;
     let mut window = Window::new(options.profile_ids);
     fill_window(&mut window, &blocks, options.profile_ids);
+    saved.ids.iter().for_each(|id| window.insert(*id));
+    window.evicted = 0;
     let in_blocks = blocks.iter().map(|block| block.meta.generation).max().unwrap_or(0).max(saved.generation);
     let named = blocks.iter().flat_map(|block| block.meta.replaces.iter().chain([&block.meta.id]));
     let sequences = named.filter_map(|id| id.rsplit('-').next()?.parse::<u64>().ok());
@@ -101,7 +104,7 @@ pub(crate) fn recover(options: &Options) -> Result<Recovered, StoreError> {
     state.log_bytes = segment.length();
     // Counted from start.
     (state.stored, state.duplicates, state.overflowed) = (0, 0, 0);
-    Ok(Recovered { lock, writer: version.writer, state, segment, next_sequence })
+    Ok(Recovered { lock, writer: version.writer, state, segment, next_sequence, saved })
 }
 
 fn lock(dir: &Path) -> Result<File, StoreError> {
@@ -232,7 +235,6 @@ fn fill_window(window: &mut Window, blocks: &[Arc<Block>], limit: usize) {
             window.insert(id);
         }
     }
-    window.evicted = 0;
 }
 
 /// Applies what the log has beyond the blocks; returns the segment to write on.

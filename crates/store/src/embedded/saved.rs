@@ -8,12 +8,15 @@ use std::{
     path::Path,
 };
 
+use everflame_profile::ProfileId;
 use serde::{Deserialize, Serialize};
 
 use super::{instances::Instance, table::write_bytes};
 
 const FILE: &str = "state.json";
 const VERSION: u32 = 1;
+/// Most ids that are kept here, the newest: a head without rows is rare, and small.
+const IDS: usize = 4096;
 
 /// See the module's text.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -24,6 +27,13 @@ pub(crate) struct Saved {
     /// Sequence of the next block: a name is never used again.
     pub next_sequence: u64,
     pub instances: BTreeMap<String, Instance>,
+    /// Profile ids that no block has: of profiles of which nothing was stored, in heads
+    /// without a row. They come again like others, and what was refused of them is counted.
+    #[serde(default)]
+    pub ids: Vec<ProfileId>,
+    /// Whether the file is behind.
+    #[serde(skip)]
+    pub unwritten: bool,
 }
 
 impl Saved {
@@ -40,6 +50,12 @@ impl Saved {
             ));
         }
         Ok(saved)
+    }
+
+    /// Adds ids that no block has.
+    pub fn keep_ids(&mut self, ids: &[ProfileId]) {
+        self.ids.extend(ids);
+        self.ids.drain(..self.ids.len().saturating_sub(IDS));
     }
 
     pub fn write(&self, dir: &Path) -> io::Result<()> {
