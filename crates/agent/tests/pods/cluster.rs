@@ -27,6 +27,8 @@ pub struct State {
     pub forbidden: Vec<String>,
     /// Connections are closed without an answer.
     pub down: bool,
+    /// Watches that are under way say nothing from now on, and stay open.
+    pub silent: bool,
     /// Other objects by path.
     pub objects: HashMap<String, Value>,
     /// Every request's path and query.
@@ -190,7 +192,13 @@ impl Cluster {
             .ok()?;
         let until = Instant::now() + Duration::from_secs(60);
         let mut state = self.state();
-        while Instant::now() < until && !state.down {
+        let mut silent = false;
+        while (silent || Instant::now() < until) && !state.down {
+            silent |= state.silent;
+            if silent {
+                state = self.state.1.wait_timeout(state, Duration::from_millis(50)).unwrap().0;
+                continue;
+            }
             if from < state.oldest {
                 let event = json!({"type": "ERROR", "object": failure(410, "too old resource version")});
                 return chunk(stream, &event).and_then(|()| stream.write_all(b"0\r\n\r\n").ok());

@@ -3,7 +3,10 @@
 
 mod cluster;
 
-use std::sync::{Arc, atomic::Ordering::Relaxed};
+use std::{
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::{Duration, Instant},
+};
 
 use cluster::{Cluster, id, pod, uid, until};
 use everflame_agent::who::{
@@ -252,4 +255,76 @@ fn churn_leaves_nothing_behind() {
     let (all, gone) = watch.pods().len();
     assert!(all <= MAX_PODS && gone == all, "{all}, {gone} of them gone");
     assert_eq!((watch.pods().refused(), watch.stats().lists.load(Relaxed)), (0, 1));
+}
+
+/// Away for ten seconds, or for five minutes with `EVERFLAME_KUBERNETES=all`. Meanwhile the token is
+/// replaced, pods come and go, and the server forgets where we were.
+#[test]
+fn away_for_long() {
+    let all = std::env::var("EVERFLAME_KUBERNETES").is_ok_and(|value| value == "all");
+    let away = Duration::from_secs(if all { 300 } else { 10 });
+    let cluster = Cluster::start();
+    cluster.put(pod(1, true));
+    cluster.put(pod(2, true));
+    cluster.change(|state| state.token = Some("first".into()));
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(&file, "first").unwrap();
+    let watch = cluster.watch_with(Some(Secret::File(file.path().into())), &[]);
+    until_known(&watch, 2);
+    cluster.change(|state| state.down = true);
+    until("the outage is seen", || !watch.stats().connected.load(Relaxed));
+    let start = Instant::now();
+    while start.elapsed() < away {
+        assert!((1..=2).all(|number| find(watch.pods(), number).is_some()), "what was known stays");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    // Pauses double from 0.1 s to 30 s, each shortened by up to half.
+    let attempts_of = |share: f64| {
+        let (mut attempts, mut at, mut pause) = (0, 0.0, 0.1f64);
+        while at < away.as_secs_f64() {
+            (attempts, at, pause) = (attempts + 1, at + share * pause, (2.0 * pause).min(30.0));
+        }
+        attempts
+    };
+    let attempts = watch.stats().failures.load(Relaxed);
+    println!("away for {away:?}: {attempts} attempts");
+    assert!((attempts_of(1.0) - 1..=attempts_of(0.5) + 1).contains(&attempts), "{attempts} attempts in {away:?}");
+    cluster.delete(&uid(2));
+    cluster.put(pod(3, true));
+    cluster.forget();
+    cluster.change(|state| (state.token, state.requests) = (Some("second".into()), Vec::new()));
+    std::fs::write(&file, "second").unwrap();
+    let back = Instant::now();
+    cluster.change(|state| state.down = false);
+    while find(watch.pods(), 3).is_none_or(|found| found.container.is_none()) {
+        assert!(back.elapsed() < Duration::from_secs(32), "the longest pause is 30 s");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    println!("pods are known again after {:?}", back.elapsed());
+    until("the other is gone", || watch.pods().len() == (3, 1));
+    assert_eq!((watch.stats().lists.load(Relaxed), watch.stats().failure()), (2, None));
+    assert!(watch.stats().expired.load(Relaxed) >= 1, "it was told that it is too old");
+    assert!(cluster.requests("") <= 3, "a watch, a list, a watch: {:?}", cluster.state().requests);
+}
+
+/// A connection that says nothing any more, as behind a firewall that has forgotten it, is left for another.
+#[test]
+#[ignore = "takes three minutes: make test-kubernetes runs it"]
+fn a_silent_connection_is_left() {
+    let cluster = Cluster::start();
+    cluster.put(pod(1, true));
+    let watch = cluster.watch();
+    until_known(&watch, 1);
+    until("it watches", || watch.stats().watches.load(Relaxed) == 1);
+    cluster.change(|state| state.silent = true);
+    std::thread::sleep(Duration::from_millis(200));
+    cluster.change(|state| state.silent = false);
+    cluster.put(pod(2, true));
+    let start = Instant::now();
+    while find(watch.pods(), 2).is_none() {
+        assert!(start.elapsed() < Duration::from_secs(170), "it still waits");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    println!("left after {:?}", start.elapsed());
+    assert_eq!(watch.stats().lists.load(Relaxed), 1, "it went on where it was");
 }

@@ -162,6 +162,10 @@ fn or_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(from: D)
 }
 
 #[cfg(test)]
+#[path = "object_tests.rs"]
+mod of_kubernetes;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
