@@ -14,6 +14,7 @@ and run from any directory.
                        standalone       an agent per node, and a server
                        profiling-nodes  the same, agents only on nodes with the label
                                         everflame.io/profile=true
+                       tls              as standalone, over TLS; certificate and key from a Secret
                        collector        agents alone, to an OpenTelemetry collector
                        elastic          agents alone, to Elastic's collector
                        also-collector   standalone, and to an OpenTelemetry collector as well
@@ -77,7 +78,7 @@ done
 [[ -z "$endpoint" || "$endpoint" =~ ^https?://[A-Za-z0-9.-]+(:[0-9]+)?/?$ ]] || wrong "--endpoint $endpoint is no http://HOST:PORT"
 [[ "$image" =~ ^[A-Za-z0-9./:@_-]*$ ]] || wrong "--image $image is no name of an image"
 case "$overlay" in
-standalone | profiling-nodes) server=yes ;;
+standalone | profiling-nodes | tls) server=yes ;;
 also-collector | also-elastic) server=yes also=yes ;;
 collector | elastic) server="" ;;
 aws-secret)
@@ -122,7 +123,8 @@ render() {
         ${instead:+-e "s|^\(  EVERFLAME_ENDPOINT: \).*|\1$instead|"} \
         ${endpoint:+-e "s|^\(  EVERFLAME_ALSO: \)[^?]*|\1$endpoint|"} \
         ${endpoint:+-e "s|^\(  ELASTIC_ENDPOINT: \).*|\1$endpoint|"} \
-        ${image:+-e "s|^\( *image: \).*|\1$image|"} || return 1
+        ${image:+-e "s|^\( *image: \).*|\1$image|"} \
+        ${image:+-e "s|^\([ -]*expression: \)[\"']*everflame:[^\"']*[\"']*\$|\1\"'$image'\"|"} || return 1
     [ -z "$endpoint" ] || cat <<POLICY
 ---
 # The other policies let agents reach the overlay's own endpoint.
@@ -254,6 +256,13 @@ if [[ "$overlay" = *elastic ]]; then
     [ -n "$key" ] || die "Secret everflame-elastic with the key apiKey is missing in namespace $namespace" \
         "kubectl create namespace $namespace; kubectl -n $namespace create secret generic everflame-elastic --from-file=apiKey=FILE"
 fi
+if [ "$overlay" = tls ]; then
+    for key in 'tls\.crt' 'tls\.key' 'ca\.crt'; do
+        value=$(kubectl get secret everflame-tls --namespace "$namespace" -o "jsonpath={.data.$key}" 2>/dev/null || true)
+        [ -n "$value" ] || die "Secret everflame-tls with the key ${key/\\/} is missing in namespace $namespace" \
+            "kubectl create namespace $namespace; kubectl -n $namespace create secret generic everflame-tls --type=kubernetes.io/tls --from-file=tls.crt=CERT --from-file=tls.key=KEY --from-file=ca.crt=CA (or have cert-manager make it)"
+    done
+fi
 if [ -n "$foreign" ]; then
     warn "namespace $namespace exists and is left as it is; the agents need one that admits privileged pods:" \
         "kubectl label namespace $namespace pod-security.kubernetes.io/enforce=privileged"
@@ -313,11 +322,13 @@ done < <(kubectl get pods --namespace "$namespace" -l app=everflame-agent --fiel
 [ -z "$failed" ] || die "doctor found faults on:$failed" "each line that begins with 'fail' ends with what to do"
 
 if [ -n "$server" ]; then
+    scheme=http
+    [ "$overlay" != tls ] || scheme=https
     cat <<TEXT
 
 Everflame is ready. To see it:
   kubectl -n $namespace port-forward service/everflame-server 4040:4040
-then open http://127.0.0.1:4040 and log in with the token that this prints:
+then open $scheme://127.0.0.1:4040 and log in with the token that this prints:
   kubectl -n $namespace get secret everflame-admin -o go-template='{{.data.token | base64decode}}'
 TEXT
 else

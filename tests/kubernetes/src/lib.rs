@@ -12,6 +12,7 @@ pub mod names;
 pub mod objects;
 pub mod plane;
 pub mod rooms;
+pub mod tools;
 
 pub use kubectl::Kubectl;
 pub use plane::Plane;

@@ -5,10 +5,9 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, missing_docs)]
 
-use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
-use everflame_kubernetes::objects;
+use everflame_kubernetes::{objects, tools};
 use everflame_tests::machine::{finish, output, repository};
 use everflame_tests::{Outcome, Skip, runner};
 use serde_json::{Value, json};
@@ -19,19 +18,12 @@ fn main() -> ExitCode {
         ("renderings::options_reach_every_place", options_reach_every_place),
         ("renderings::overlays", overlays),
         ("renderings::the_chart_is_the_manifests", the_chart_is_the_manifests),
+        ("renderings::the_chart_is_the_overlay_of_tls", the_chart_is_the_overlay_of_tls),
+        ("renderings::the_chart_on_an_older_cluster", the_chart_on_an_older_cluster),
         ("renderings::the_charts_values", the_charts_values),
         ("renderings::the_chart_sends_as_well", the_chart_sends_as_well),
         ("renderings::the_schema_refuses", the_schema_refuses),
     ])
-}
-
-/// The folder of helm and kustomize.
-fn tools() -> Result<PathBuf, Skip> {
-    let found = finish(Command::new(repository().join("scripts/kubernetes.sh")).arg("find-tools"));
-    match found.status.success() {
-        true => Ok(String::from_utf8_lossy(&found.stdout).trim().into()),
-        false => Err(Skip(String::from_utf8_lossy(&found.stderr).trim().to_owned())),
-    }
 }
 
 fn sorted(mut objects: Vec<Value>) -> Vec<Value> {
@@ -41,7 +33,7 @@ fn sorted(mut objects: Vec<Value>) -> Vec<Value> {
 
 /// The chart with settings, in a namespace.
 fn chart(namespace: &str, settings: &[&str]) -> Result<std::process::Output, Skip> {
-    let mut command = Command::new(tools()?.join("helm"));
+    let mut command = Command::new(tools::folder()?.join("helm"));
     command.args(["template", "everflame"]).arg(repository().join("deploy/helm/everflame"));
     command.args(["--namespace", namespace, "--kube-version", "1.33"]);
     for setting in settings {
@@ -58,7 +50,16 @@ fn charted(namespace: &str, settings: &[&str]) -> Result<Vec<Value>, Skip> {
 
 fn dry_run(options: &[&str]) -> Vec<Value> {
     let script = repository().join("deploy/deploy.sh");
-    objects::parse(&output(Command::new(script).arg("--dry-run").args(options).current_dir("/")))
+    let path =
+        format!("{}:{}", tools::folder().unwrap_or_default().display(), std::env::var("PATH").unwrap_or_default());
+    objects::parse(&output(Command::new(script).arg("--dry-run").args(options).env("PATH", path).current_dir("/")))
+}
+
+/// The image of which the admission policy lets agents be.
+fn admitted_image(objects: &[Value]) -> Value {
+    let policy = objects::find(objects, "ValidatingAdmissionPolicy", "everflame-pods");
+    let variables = policy["spec"]["variables"].as_array().unwrap();
+    variables.iter().find(|variable| variable["name"] == "image").unwrap()["expression"].clone()
 }
 
 /// Without options the script applies the very files, in an order in which each object has
@@ -97,6 +98,7 @@ fn options_reach_every_place() -> Outcome {
         let image = &objects::find(&rendered, kind, name)["spec"]["template"]["spec"]["containers"][0]["image"];
         assert_eq!(image, "registry.example/everflame:2");
     }
+    assert_eq!(admitted_image(&rendered), "'registry.example/everflame:2'");
     let binding = objects::find(&rendered, "ValidatingAdmissionPolicyBinding", "everflame-pods");
     let labels = &binding["spec"]["matchResources"]["namespaceSelector"]["matchLabels"];
     assert_eq!(labels["kubernetes.io/metadata.name"], "seen");
@@ -106,13 +108,17 @@ fn options_reach_every_place() -> Outcome {
     Ok(())
 }
 
+/// What kustomize makes of a folder.
+fn built(folder: &str) -> Result<Vec<Value>, Skip> {
+    let kustomize = tools::folder()?.join("kustomize");
+    let folder = repository().join("deploy").join(folder);
+    Ok(sorted(objects::parse(&output(Command::new(kustomize).arg("build").arg(folder)))))
+}
+
 /// Each overlay is the manifests but for what it says.
 fn overlays() -> Outcome {
-    let tools = tools()?;
-    let build = |folder: &str| -> Vec<Value> {
-        let folder = repository().join("deploy").join(folder);
-        sorted(objects::parse(&output(Command::new(tools.join("kustomize")).arg("build").arg(folder))))
-    };
+    tools::folder()?;
+    let build = |folder: &str| built(folder).unwrap();
     let files = sorted(objects::of_folder("kubernetes"));
     assert_eq!(build("kubernetes"), files, "the kustomization lists every file");
     let is_servers = |object: &Value| object["metadata"]["name"] == "everflame-server";
@@ -156,6 +162,20 @@ fn overlays() -> Outcome {
     assert!(policy[2].to_string().contains("443") && policy[3].to_string().contains("169.254.170.23/32"), "{policy}");
 
     as_well_as(&files, build);
+
+    let named = dry_run(&["--overlay", "tls", "--image", "registry.example/everflame:2"]);
+    assert_eq!(admitted_image(&named), "'registry.example/everflame:2'");
+    let tls = build("overlays/tls");
+    assert_eq!(tls.iter().map(objects::id).collect::<Vec<_>>(), files.iter().map(objects::id).collect::<Vec<_>>());
+    let settings = &objects::find(&tls, "ConfigMap", "everflame-agent")["data"];
+    assert_eq!(settings["EVERFLAME_ENDPOINT"], "https://everflame-server:4040");
+    let agent = objects::find(&tls, "DaemonSet", "everflame-agent").to_string();
+    assert!(agent.contains("ca.crt") && !agent.contains("tls.key"), "agents see no key: {agent}");
+    let server = &objects::find(&tls, "StatefulSet", "everflame-server")["spec"]["template"]["spec"]["containers"][0];
+    for probe in ["startupProbe", "livenessProbe", "readinessProbe"] {
+        assert_eq!(server[probe]["httpGet"]["scheme"], "HTTPS", "{probe}");
+        assert_eq!(server[probe]["httpGet"]["port"], "http", "{probe}");
+    }
 
     let chosen = build("overlays/profiling-nodes");
     let selector = &objects::find(&chosen, "DaemonSet", "everflame-agent")["spec"]["template"]["spec"]["nodeSelector"];
@@ -219,6 +239,49 @@ fn the_chart_is_the_manifests() -> Outcome {
     Ok(())
 }
 
+/// With the name of a Secret it renders those of the overlay `tls`.
+fn the_chart_is_the_overlay_of_tls() -> Outcome {
+    let charted = charted("everflame", &["createNamespace=true", "tlsSecret=everflame-tls"])?;
+    for (chart, overlay) in charted.into_iter().zip(built("overlays/tls")?) {
+        assert_eq!(in_order(chart), in_order(overlay));
+    }
+    Ok(())
+}
+
+/// Lists of what has names, by name: an overlay adds at the other end than the chart.
+fn in_order(value: Value) -> Value {
+    match value {
+        Value::Object(fields) => fields.into_iter().map(|(name, value)| (name, in_order(value))).collect(),
+        Value::Array(mut items) => {
+            if items.iter().all(|item| item["name"].is_string()) {
+                items.sort_by_key(|item| item["name"].to_string());
+            }
+            items.into_iter().map(in_order).collect()
+        }
+        other => other,
+    }
+}
+
+/// A cluster of an older version gets what it knows, as deploy.sh does it too.
+fn the_chart_on_an_older_cluster() -> Outcome {
+    let output = finish(
+        Command::new(tools::folder()?.join("helm"))
+            .args(["template", "everflame"])
+            .arg(repository().join("deploy/helm/everflame"))
+            .args(["--namespace", "everflame", "--kube-version", "1.20"]),
+    );
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let kinds: Vec<String> = objects::parse(&said).iter().map(|object| object["kind"].to_string()).collect();
+    for kind in ["ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding", "PodDisruptionBudget"] {
+        assert!(!kinds.iter().any(|other| other.contains(kind)), "{kind}: {kinds:?}");
+    }
+    assert!(
+        !said.contains("appArmorProfile:") && said.contains("container.apparmor.security.beta.kubernetes.io/agent")
+    );
+    Ok(())
+}
+
 /// What else the chart can be told.
 fn the_charts_values() -> Outcome {
     let settings = [
@@ -238,6 +301,8 @@ fn the_charts_values() -> Outcome {
     let pod = &agent["spec"]["template"]["spec"];
     assert_eq!(pod["nodeSelector"], json!({"kubernetes.io/os": "linux", "pool": "busy"}));
     assert_eq!(pod["containers"][0]["image"], "registry.example/everflame:v2");
+    let charted = charted("seen", &["image.repository=registry.example/everflame", "image.tag=v2"])?;
+    assert_eq!(admitted_image(&charted), "'registry.example/everflame:v2'");
     assert_eq!(
         objects::find(&objects, "ConfigMap", "everflame-agent")["data"]["EVERFLAME_ENDPOINT"],
         "http://collector.example:4317"

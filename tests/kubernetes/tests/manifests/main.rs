@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, missing_docs)]
 
+mod admission;
 mod faults;
 mod monitoring;
 mod secrets;
