@@ -14,7 +14,7 @@ export PATH := $(CURDIR)/.tools/bin:$(HOME)/.cargo/bin:$(PATH)
 export CLANG ?= $(firstword $(wildcard $(foreach v,21 20 19 18 17 16 15,/usr/bin/clang-$(v))) clang)
 CLANG_FORMAT ?= $(firstword $(wildcard $(subst clang-,clang-format-,$(CLANG))) clang-format)
 
-.PHONY: help build run test test-quick test-kernels test-kubernetes build-arm64 lint format fuzz record-stacks bench soak screenshot clean setup
+.PHONY: help build run test test-quick test-kernels test-kubernetes build-arm64 image deb lint format fuzz record-stacks bench soak screenshot clean setup
 
 help: ## this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 22
@@ -43,6 +43,18 @@ ARM64 := aarch64-unknown-linux-gnu
 build-arm64: ui/dist/index.html ## the same for 64-bit ARM: target/aarch64-unknown-linux-gnu/release/everflame
 	@scripts/setup.sh arm64
 	cargo build --release --target $(ARM64) --package everflame --bins
+
+# The programs that are there to be packed: this machine's, and arm64's where it was built.
+ARM64_PROGRAM := target/$(ARM64)/release/everflame
+PROGRAMS = amd64=$(BINARY) $(if $(wildcard $(ARM64_PROGRAM)),arm64=$(ARM64_PROGRAM))
+
+image: build ## an OCI image of it at target/image (IMAGE=registry/name:tag), with arm64 after make build-arm64
+	@scripts/setup.sh image
+	@scripts/image.sh $(if $(IMAGE),--name $(IMAGE)) $(PROGRAMS)
+
+deb: build ## a Debian package of it at target/deb, with units for systemd; one for arm64 after make build-arm64
+	@scripts/setup.sh image
+	@scripts/deb.sh $(PROGRAMS)
 
 run: build ## build, then sample this machine and show it at http://127.0.0.1:4040
 	@scripts/setup.sh run

@@ -3,6 +3,7 @@
 #
 #   scripts/setup.sh build   compilers and libraries, a Rust and a Node toolchain
 #   scripts/setup.sh arm64   build + what building for arm64 needs
+#   scripts/setup.sh image   what packs a finished program: images, packages
 #   scripts/setup.sh run     what the kernel needs to be sampled: bpffs, tracefs, checks
 #   scripts/setup.sh lint    build + formatters
 #   scripts/setup.sh test    all of these + the programs that the tests profile
@@ -14,8 +15,8 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 level="${1:-build}"
-case "$level" in build | arm64 | run | lint | test) ;; *)
-    echo "setup: unknown level '$level': use build, arm64, run, lint or test" >&2
+case "$level" in build | arm64 | image | run | lint | test) ;; *)
+    echo "setup: unknown level '$level': use build, arm64, image, run, lint or test" >&2
     exit 2
     ;;
 esac
@@ -221,7 +222,8 @@ targets() {
 
 build=(git make gcc g++ libc6-dev libelf-dev zlib1g-dev pkg-config ca-certificates)
 lint=()
-test=(runc musl-tools linux-perf wrk openssl redis-tools postgresql chromium curl jq binutils bpftool python3-venv util-linux procps iproute2 qemu-system-x86 qemu-system-arm)
+image=(buildah skopeo jq ca-certificates)
+test=("${image[@]}" dnsmasq-base lintian qemu-user runc musl-tools linux-perf wrk openssl redis-tools postgresql chromium curl binutils bpftool python3-venv util-linux procps iproute2 qemu-system-x86 qemu-system-arm)
 cross=(gcc-aarch64-linux-gnu g++-aarch64-linux-gnu libc6-dev-arm64-cross)
 
 # libelf of newer distributions is built with zstd, which static linking needs too.
@@ -238,7 +240,7 @@ fi
 
 # shellcheck disable=SC2207
 clang=($(clang_package))
-[ "$level" = run ] || install_packages "${build[@]}" "${clang[@]}"
+[ "$level" = run ] || [ "$level" = image ] || install_packages "${build[@]}" "${clang[@]}"
 case "$level" in
 build)
     rust
@@ -250,6 +252,7 @@ arm64)
     install_packages "${cross[@]}"
     arm64 cannot
     ;;
+image) install_packages "${image[@]}" ;;
 run) kernel ;;
 lint)
     format="${clang[0]/clang/clang-format}"

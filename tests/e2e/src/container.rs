@@ -1,6 +1,6 @@
 //! A container as the runtimes make it, by runc alone: a root file system that is read-only
-//! and holds nothing but the program, the runtimes' default seccomp profile, no new
-//! privileges, six capabilities, and of the host its PID namespace.
+//! and holds nothing but the program (or what is in its image), the runtimes' default seccomp
+//! profile, no new privileges, the capabilities that are said, and of the host what is said.
 
 use std::path::Path;
 use std::process::Command;
@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::everflame::binary;
+use crate::image::Image;
 use crate::machine;
 
 /// All that the agent uses.
@@ -29,15 +30,43 @@ const MASKED: [&str; 8] = [
 ];
 const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
+/// What network a container is in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Network<'a> {
+    /// One of its own, where nobody else is.
+    Own,
+    Host,
+    /// One that `ip netns` knows.
+    Named(&'a str),
+}
+
 /// What a container is given beside that.
 #[derive(Debug, Clone, Copy)]
 pub struct Container<'a> {
+    /// Its files; none for the program alone.
+    pub image: Option<&'a Image>,
     /// The user in it. One who is not root has the capabilities in the ambient set.
     pub user: u32,
-    /// Directories of the host: where, and what.
+    pub capabilities: &'a [&'a str],
+    /// Whether it sees the host's processes.
+    pub host_processes: bool,
+    pub network: Network<'a>,
+    /// Directories and files of the host: where, and what.
     pub mounts: &'a [(&'a str, &'a Path)],
-    /// Whether it has the host's network.
-    pub host_network: bool,
+}
+
+impl Default for Container<'_> {
+    /// What the agent is given, as root.
+    fn default() -> Self {
+        Self {
+            image: None,
+            user: 0,
+            capabilities: &CAPABILITIES,
+            host_processes: true,
+            network: Network::Own,
+            mounts: &[],
+        }
+    }
 }
 
 /// A container that can be run.
@@ -49,13 +78,24 @@ impl Container<'_> {
     pub fn bundle(&self, arguments: &[&str]) -> Bundle {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path().join("rootfs");
+        std::fs::create_dir(&root).unwrap();
+        match self.image {
+            Some(image) => image.unpack(&root),
+            None => drop(std::fs::copy(binary(), root.join("everflame")).unwrap()),
+        }
+        // What a runtime makes to mount upon.
         for name in ["proc", "sys", "dev"] {
             std::fs::create_dir_all(root.join(name)).unwrap();
         }
-        for (inside, _) in self.mounts.iter().filter(|(inside, _)| !inside.starts_with("/sys/")) {
-            std::fs::create_dir_all(root.join(inside.trim_start_matches('/'))).unwrap();
+        for (inside, outside) in self.mounts.iter().filter(|(inside, _)| !inside.starts_with("/sys/")) {
+            let at = root.join(inside.trim_start_matches('/'));
+            if outside.is_dir() {
+                std::fs::create_dir_all(at).unwrap();
+            } else if !at.exists() {
+                std::fs::create_dir_all(at.parent().unwrap()).unwrap();
+                std::fs::File::create(at).unwrap();
+            }
         }
-        std::fs::copy(binary(), root.join("everflame")).unwrap();
         let path = folder.path().join("config.json");
         std::fs::write(path, self.configuration(arguments).to_string()).unwrap();
         Bundle(folder)
@@ -66,7 +106,7 @@ impl Container<'_> {
             0 => &["bounding", "effective", "permitted"],
             _ => &["bounding", "effective", "permitted", "inheritable", "ambient"],
         };
-        let capabilities: Value = sets.iter().map(|set| (set.to_string(), json!(CAPABILITIES))).collect();
+        let capabilities: Value = sets.iter().map(|set| (set.to_string(), json!(self.capabilities))).collect();
         let mount = |to: &str, kind: &str, options: &[&str]| json!({"destination": to, "type": kind, "source": kind, "options": options});
         let mut mounts = vec![
             mount("/proc", "proc", &[]),
@@ -76,11 +116,15 @@ impl Container<'_> {
         for (inside, outside) in self.mounts {
             mounts.push(json!({"destination": inside, "type": "bind", "source": outside, "options": ["rbind", "rw"]}));
         }
-        let mut namespaces = vec!["mount", "ipc", "uts"];
-        if !self.host_network {
-            namespaces.push("network");
+        let mut namespaces: Vec<Value> = ["mount", "ipc", "uts"].map(|kind| json!({"type": kind})).into();
+        if !self.host_processes {
+            namespaces.push(json!({"type": "pid"}));
         }
-        let namespaces: Vec<Value> = namespaces.iter().map(|kind| json!({"type": kind})).collect();
+        match self.network {
+            Network::Own => namespaces.push(json!({"type": "network"})),
+            Network::Host => {}
+            Network::Named(name) => namespaces.push(json!({"type": "network", "path": format!("/run/netns/{name}")})),
+        }
         let arguments: Vec<&str> = std::iter::once("/everflame").chain(arguments.iter().copied()).collect();
         json!({
             "ociVersion": "1.0.2",

@@ -12,6 +12,7 @@ mod suite {
     pub mod envoy;
     pub mod examiner;
     pub mod guard;
+    pub mod images;
     pub mod known_truth;
     pub mod lives;
     pub mod memory;
@@ -20,6 +21,7 @@ mod suite {
     pub mod noise;
     pub mod opinion;
     pub mod otlp;
+    pub mod packages;
     pub mod places;
     pub mod refusals;
     pub mod rights;
@@ -57,6 +59,14 @@ fn main() -> ExitCode {
         ("containers::nobody_with_six_capabilities", containers::nobody_with_six_capabilities),
         ("containers::samplers_that_meet", containers::samplers_that_meet),
         ("containers::pins_without_a_spool", containers::pins_without_a_spool),
+        ("images::what_is_in_it", images::what_is_in_it),
+        ("images::what_it_is_made_of", images::what_it_is_made_of),
+        ("images::server_without_rights", images::server_without_rights),
+        ("images::agent_with_six_capabilities", images::agent_with_six_capabilities),
+        ("images::names_and_certificates", images::names_and_certificates),
+        ("packages::the_units_are_sound", packages::the_units_are_sound),
+        ("packages::lintian_finds_no_error", packages::lintian_finds_no_error),
+        ("packages::installed_used_and_purged", packages::installed_used_and_purged),
         ("secrets::a_key_that_is_replaced", secrets::a_key_that_is_replaced),
         ("secrets::a_secret_that_is_not_to_be_had", secrets::a_secret_that_is_not_to_be_had),
         ("known_truth::cpp_without_frame_pointers", known_truth::cpp),

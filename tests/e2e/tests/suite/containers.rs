@@ -5,7 +5,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use everflame_tests::api::{residual, sum};
-use everflame_tests::container::Container;
+use everflame_tests::container::{Container, Network};
 use everflame_tests::everflame::command;
 use everflame_tests::machine::{finish, free_port, need_program, need_root, wait_for};
 use everflame_tests::target::built;
@@ -18,7 +18,7 @@ const NOBODY: u32 = 65534;
 pub fn root_with_six_capabilities() -> Outcome {
     let spool = tempfile::tempdir().unwrap();
     let mounts = [("/spool", spool.path()), ("/sys/fs/bpf", Path::new("/sys/fs/bpf"))];
-    let log = profiles_the_host(Container { user: 0, mounts: &mounts, host_network: true })?;
+    let log = profiles_the_host(Container { mounts: &mounts, network: Network::Host, ..Container::default() })?;
     // Others may sample this machine.
     let missing = log.lines().find(|line| line.contains(" WARN ") && !line.contains("samples this machine too"));
     assert_eq!(missing, None, "nothing is missing");
@@ -27,14 +27,15 @@ pub fn root_with_six_capabilities() -> Outcome {
 
 /// With nothing that could be written, as nobody.
 pub fn nobody_with_six_capabilities() -> Outcome {
-    let log = profiles_the_host(Container { user: NOBODY, mounts: &[], host_network: true })?;
+    let log = profiles_the_host(Container { user: NOBODY, network: Network::Host, ..Container::default() })?;
     assert!(log.contains("batches are kept in memory"), "{log}");
     assert!(log.contains("symbol indexes cannot be queued in /spool"), "{log}");
     assert!(log.contains("counters will not outlive this process"), "{log}");
     Ok(())
 }
 
-fn profiles_the_host(container: Container<'_>) -> Result<String, everflame_tests::Skip> {
+/// Runs the agent in a container until it has named what ran before it; says what it logged.
+pub fn profiles_the_host(container: Container<'_>) -> Result<String, everflame_tests::Skip> {
     need_root()?;
     need_program("runc")?;
     let truth = built("truth_cpp")?;
@@ -97,8 +98,7 @@ pub fn samplers_that_meet() -> Outcome {
     assert!(says(agent.log(), up.pid()), "{}", agent.log());
     wait_for("what `up` says", Duration::from_secs(20), || says(up.log(), agent.pid()).then_some(()));
     // In a container with nothing of the host but its processes.
-    let container = Container { user: 0, mounts: &[], host_network: false };
-    let doctor = finish(&mut container.bundle(&["doctor"]).command());
+    let doctor = finish(&mut Container::default().bundle(&["doctor"]).command());
     let text = String::from_utf8_lossy(&doctor.stdout);
     let line = text.lines().find(|line| line.contains("other-samplers")).unwrap_or_else(|| panic!("{text}"));
     assert!(line.starts_with("warn") && line.contains(&up.pid().to_string()), "{line}");
