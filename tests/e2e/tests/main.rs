@@ -11,6 +11,7 @@ mod suite {
     pub mod containers;
     pub mod envoy;
     pub mod examiner;
+    pub mod exporters;
     pub mod guard;
     pub mod images;
     pub mod known_truth;
@@ -68,6 +69,7 @@ fn main() -> ExitCode {
         ("packages::lintian_finds_no_error", packages::lintian_finds_no_error),
         ("packages::installed_used_and_purged", packages::installed_used_and_purged),
         ("secrets::a_key_that_is_replaced", secrets::a_key_that_is_replaced),
+        ("secrets::up_sends_as_well", secrets::up_sends_as_well),
         ("secrets::a_secret_that_is_not_to_be_had", secrets::a_secret_that_is_not_to_be_had),
         ("known_truth::cpp_without_frame_pointers", known_truth::cpp),
         ("known_truth::rust", known_truth::rust),
@@ -93,6 +95,10 @@ fn main() -> ExitCode {
         ("opinion::two_walks_agree", opinion::two_walks_agree),
         ("conservation::taken_is_the_kernels_run_count", conservation::taken_is_the_kernels_run_count),
         ("conservation::outages_and_kills", conservation::outages_and_kills),
+        (
+            "exporters::one_killed_one_refusing_and_the_agent_killed",
+            exporters::one_killed_one_refusing_and_the_agent_killed,
+        ),
         ("conservation::another_bpf_program_busy", conservation::another_bpf_program_busy),
         ("commands::record_writes_every_format", commands::record_writes_every_format),
         ("commands::record_ends_as_its_command", commands::record_ends_as_its_command),

@@ -7,9 +7,10 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use everflame_tests::api::residual;
 use everflame_tests::everflame::command;
 use everflame_tests::machine::{self, cache, finish, free_port, need_root, wait_for};
-use everflame_tests::{Outcome, Skip};
+use everflame_tests::{Api, Outcome, Skip};
 use opentelemetry_proto::tonic::collector::profiles::v1development::{
     ExportProfilesServiceRequest, ExportProfilesServiceResponse,
     profiles_service_server::{ProfilesService, ProfilesServiceServer},
@@ -49,6 +50,28 @@ pub fn a_key_that_is_replaced() -> Outcome {
     let refused = receiver.refused();
     println!("{refused} requests were refused before the new key came");
     assert!(refused < 50, "it goes on with a refused key: {refused} requests");
+    Ok(())
+}
+
+/// `up` keeps what it sees, and sends it to where the secret says as well.
+pub fn up_sends_as_well() -> Outcome {
+    need_root()?;
+    let aws = Aws::start()?;
+    let receiver = Receiver::start("ApiKey the-key-of-all");
+    aws.act("CreateSecret", &json!({ "Name": NAME, "SecretString": value(receiver.address, "the-key-of-all") }));
+    let folder = tempfile::tempdir().unwrap();
+    let listen = format!("127.0.0.1:{}", free_port());
+    let data = folder.path().join("data");
+    let up = aws.command(folder.path(), &["up", "--listen", &listen, "--data", data.to_str().unwrap()]);
+    let up = Ends({ up }.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
+    wait_for("the first request", Duration::from_secs(60), || {
+        (receiver.count("ApiKey the-key-of-all") > 2).then_some(())
+    });
+    let api = Api::new(&format!("http://{listen}"));
+    wait_for("samples of its own", Duration::from_secs(60), || (api.samples("") > 10).then_some(()));
+    let accounts = api.accounting();
+    assert_eq!((accounts.len(), residual(&accounts[0])), (1, 0), "{accounts:?}");
+    drop(up);
     Ok(())
 }
 
@@ -122,10 +145,16 @@ impl Aws {
 
     /// An agent with keys in its environment.
     fn agent(&self, folder: &std::path::Path) -> Command {
-        let url = format!("aws-sm://{NAME}?region={REGION}&endpoint={}", self.url);
         let listen = format!("127.0.0.1:{}", free_port());
         let spool = folder.join("spool");
-        let mut agent = command(&["agent", "--secret", &url, "--listen", &listen, "--spool", spool.to_str().unwrap()]);
+        self.command(folder, &["agent", "--listen", &listen, "--spool", spool.to_str().unwrap()])
+    }
+
+    /// A command with the secret and keys in its environment.
+    fn command(&self, folder: &std::path::Path, arguments: &[&str]) -> Command {
+        let url = format!("aws-sm://{NAME}?region={REGION}&endpoint={}", self.url);
+        let mut agent = command(arguments);
+        agent.args(["--secret", &url]);
         // What AWS finds in the test's own environment, or asks this machine for, is not the test's.
         std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("AWS_")).for_each(|(name, _)| {
             agent.env_remove(name);
