@@ -320,7 +320,8 @@ fn the_chart_sends_as_well() -> Outcome {
         "agent.also[0].name=elastic",
         "agent.also[1].endpoint=http://second.example:4040",
         "agent.also[1].tokenSecret=second",
-        "agent.also[2].endpoint=aws-sm://istio/otel-collector/elastic",
+        "agent.also[2].endpoint=aws-sm://istio/otel-collector/elastic?region=eu-west-1",
+        "agent.also[2].name=third",
     ];
     let objects = charted("everflame", &settings)?;
     let settings = &objects::find(&objects, "ConfigMap", "everflame-agent")["data"];
@@ -330,7 +331,7 @@ fn the_chart_sends_as_well() -> Outcome {
         [
             "https://collector.example?name=elastic&api-key-file=/etc/everflame/also-0/apiKey",
             "http://second.example:4040?token-file=/etc/everflame/also-1/token",
-            "aws-sm://istio/otel-collector/elastic",
+            "aws-sm://istio/otel-collector/elastic?region=eu-west-1&name=third",
         ]
     );
     assert_eq!(settings["EVERFLAME_ENDPOINT"], "http://everflame-server:4040");

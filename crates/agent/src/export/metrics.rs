@@ -10,6 +10,9 @@ use crate::{
     usage,
 };
 
+/// Takes one counter out of those of an exporter.
+type Counter = fn(&ExportCounters) -> &AtomicU64;
+
 impl Ledger {
     /// The figures of this instance that are not one exporter's.
     fn metrics(&self, to: &mut Metrics) {
@@ -80,7 +83,7 @@ impl Exporters {
     }
 
     fn requests(&self, to: &mut Metrics) {
-        let figures: [(&str, &str, fn(&ExportCounters) -> &AtomicU64); 8] = [
+        let figures: [(&str, &str, Counter); 8] = [
             ("batches", "Batches handed to the exporter.", |c| &c.batches),
             ("batch_samples", "Their samples.", |c| &c.samples),
             ("batch_bytes", "Their bytes before compression.", |c| &c.request_bytes),

@@ -12,7 +12,8 @@
 {{- with $to.name }}{{ $needs = append $needs (printf "name=%s" .) }}{{ end -}}
 {{- if $to.apiKeySecret }}{{ $needs = append $needs (printf "api-key-file=/etc/everflame/also-%d/apiKey" $at) }}{{ end -}}
 {{- if $to.tokenSecret }}{{ $needs = append $needs (printf "token-file=/etc/everflame/also-%d/token" $at) }}{{ end -}}
-{{- $urls = append $urls (join "?" (compact (list $to.endpoint (join "&" $needs)))) -}}
+{{- $mark := contains "?" $to.endpoint | ternary "&" "?" -}}
+{{- $urls = append $urls (join $mark (compact (list $to.endpoint (join "&" $needs)))) -}}
 {{- end -}}
 {{- join "," $urls -}}
 {{- end }}
