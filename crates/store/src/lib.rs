@@ -2,18 +2,14 @@
 #![forbid(unsafe_code)]
 
 mod embedded;
-mod label;
 pub mod query;
-pub mod selector;
 
 pub use embedded::{Embedded, Options};
-use everflame_profile::{Batch, Report};
-pub use label::resolve_label;
+use everflame_profile::{Batch, Report, Selector};
 pub use query::{
     Accounting, Covered, LabelValue, NodeInfo, ProcessInfo, Selection, SeriesPoint, SeriesSums, StackSum, StackSums,
     StoreStats, TrieNode, TypeInfo,
 };
-pub use selector::{Matcher, MatcherOp, Selector};
 
 /// What one request brings.
 #[derive(Debug, Clone, Default, PartialEq)]

@@ -2,9 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use everflame_profile::{Completeness, Frame, Str};
-
-use crate::selector::Selector;
+use everflame_profile::{Completeness, Frame, Selector, Str};
 
 /// Which samples.
 #[derive(Debug, Clone)]

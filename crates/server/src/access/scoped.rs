@@ -4,10 +4,10 @@
 
 use std::sync::Arc;
 
-use everflame_profile::{Labels, Str};
+use everflame_profile::{Labels, Matcher, MatcherOp, Selector, Str};
 use everflame_store::{
-    Accounting, Append, Appended, Covered, LabelValue, Matcher, MatcherOp, NodeInfo, ProcessInfo, Selection, Selector,
-    SeriesSums, StackSums, Store, StoreError, StoreStats, TypeInfo,
+    Accounting, Append, Appended, Covered, LabelValue, NodeInfo, ProcessInfo, Selection, SeriesSums, StackSums, Store,
+    StoreError, StoreStats, TypeInfo,
 };
 
 /// The label that says whose a sample is.

@@ -1,6 +1,7 @@
 //! `GET /api/v1/nodes` and `/api/v1/types`: who sends, and what.
 
-use everflame_store::{Selector, Store};
+use everflame_profile::Selector;
+use everflame_store::Store;
 use serde_json::{Value, json};
 
 use super::json::{Unit, seconds};

@@ -1,7 +1,8 @@
 //! Query parameters: read once, checked at once, refused with what would be right.
 
 use axum::{extract::Query, http::Uri};
-use everflame_store::{Selection, Selector, resolve_label};
+use everflame_profile::{Selector, resolve_label};
+use everflame_store::Selection;
 
 use super::time;
 use crate::web::error::ApiError;

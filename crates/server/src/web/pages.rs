@@ -8,7 +8,7 @@ use axum::{
     http::{HeaderValue, Response, StatusCode, Uri, header},
 };
 
-use everflame_store::Selector;
+use everflame_profile::Selector;
 
 use super::{error::ApiError, metrics as counters};
 use crate::{

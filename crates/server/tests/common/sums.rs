@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use everflame_profile::{Completeness, Frame, FrameKind, Line, Mapping};
+use everflame_profile::{Completeness, Frame, FrameKind, Line, Mapping, Selector};
 use everflame_server::symbols::Symbols;
 use everflame_store::{
-    Accounting, Append, Appended, Covered, LabelValue, NodeInfo, ProcessInfo, Selection, Selector, SeriesSums,
-    StackSum, StackSums, Store, StoreError, StoreStats, TrieNode, TypeInfo,
+    Accounting, Append, Appended, Covered, LabelValue, NodeInfo, ProcessInfo, Selection, SeriesSums, StackSum,
+    StackSums, Store, StoreError, StoreStats, TrieNode, TypeInfo,
 };
 use serde_json::Value;
 

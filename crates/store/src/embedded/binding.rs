@@ -1,14 +1,13 @@
 //! Labels bound to one head or block: conditions and groups are worked out once per
 //! series, label set and thread name, and rows only look up.
 
-use everflame_profile::Str;
+use everflame_profile::{
+    Matcher, MatcherOp, Str,
+    label::{candidates, means},
+};
 use rustc_hash::FxHashMap;
 
 use super::{dictionary::Names, row::Row, rows_reader::Columns};
-use crate::{
-    label::{candidates, means},
-    selector::{Matcher, MatcherOp},
-};
 
 /// Attributes that are columns of a row.
 const COLUMNS: [(&str, RowColumn); 4] = [

@@ -45,7 +45,7 @@ use std::{
     thread::JoinHandle,
 };
 
-use everflame_profile::Str;
+use everflame_profile::{Selector, Str};
 
 use self::{
     cache::Cache,
@@ -56,8 +56,8 @@ use self::{
     state::Shared,
 };
 use crate::{
-    Accounting, Append, Appended, Covered, LabelValue, NodeInfo, ProcessInfo, Selection, Selector, SeriesSums,
-    StackSums, Store, StoreError, StoreStats, TypeInfo,
+    Accounting, Append, Appended, Covered, LabelValue, NodeInfo, ProcessInfo, Selection, SeriesSums, StackSums, Store,
+    StoreError, StoreStats, TypeInfo,
 };
 
 pub use options::Options;

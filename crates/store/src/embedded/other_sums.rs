@@ -52,7 +52,7 @@ pub(crate) fn series(
     step_ms: i64,
     unit: String,
 ) -> io::Result<SeriesSums> {
-    let names = by.map(crate::label::candidates);
+    let names = by.map(everflame_profile::label::candidates);
     let labels: Vec<&[&str]> = names.iter().map(Vec::as_slice).collect();
     let bind = bind_labels(&labels, TOTALS.with(Columns::TIME));
     let fold = |labels: &GroupLabels| SeriesFold {
@@ -98,7 +98,7 @@ impl Fold for ValueFold {
 
 /// Answers [`crate::Store::label_values`]; samples without the label are left out.
 pub(crate) fn label_values(sources: &[Source], selection: &Selection, name: &str) -> io::Result<Vec<LabelValue>> {
-    let names = crate::label::candidates(name);
+    let names = everflame_profile::label::candidates(name);
     let labels = [names.as_slice()];
     let fold = |labels: &GroupLabels| ValueFold { groups: Groups::new(labels), samples: Vec::new() };
     let folded = scan(sources, selection, bind_labels(&labels, Columns::SAMPLES), fold)?;

@@ -10,7 +10,7 @@ use std::{
     },
 };
 
-use everflame_profile::Str;
+use everflame_profile::{Selector, Str};
 
 use super::{
     binding::{BoundMatcher, Tested},
@@ -20,10 +20,7 @@ use super::{
     row::{NANOS_PER_MS, Row, ceil_ms, floor_ms},
     rows_reader::{Columns, RowReader},
 };
-use crate::{
-    query::{Covered, Selection},
-    selector::Selector,
-};
+use crate::query::{Covered, Selection};
 
 /// Threads of one query.
 const THREADS: usize = 2;

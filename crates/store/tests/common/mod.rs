@@ -9,12 +9,10 @@ use std::{
 };
 
 use everflame_profile::{
-    Batch, Completeness, ContentId, Frame, FrameKind, Labels, Line, Mapping, Point, Profile, Sample, SampleType, Stack,
-    Str,
+    Batch, Completeness, ContentId, Frame, FrameKind, Labels, Line, Mapping, Matcher, MatcherOp, Point, Profile,
+    Sample, SampleType, Selector, Stack, Str,
 };
-use everflame_store::{
-    LabelValue, Matcher, MatcherOp, Options, ProcessInfo, Selection, Selector, SeriesPoint, StackSums, Store,
-};
+use everflame_store::{LabelValue, Options, ProcessInfo, Selection, SeriesPoint, StackSums, Store};
 
 pub const MS: i64 = 1_000_000;
 pub const SECOND: i64 = 1_000 * MS;

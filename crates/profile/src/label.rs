@@ -39,13 +39,13 @@ pub fn resolve_label(name: &str) -> String {
 }
 
 /// The attributes that a resolved name may stand for; the first that is set counts.
-pub(crate) fn candidates(name: &str) -> Vec<&str> {
+pub fn candidates(name: &str) -> Vec<&str> {
     let several = SHORT_NAMES.iter().find(|(short, attributes)| *short == name && attributes.len() > 1);
     several.map_or_else(|| vec![name], |(_, attributes)| attributes.to_vec())
 }
 
 /// Whether a stored attribute is meant by a resolved name.
-pub(crate) fn means(name: &str, attribute: &str) -> bool {
+pub fn means(name: &str, attribute: &str) -> bool {
     let plain = |byte: u8| if byte.is_ascii_alphanumeric() { byte } else { b'_' };
     name == attribute
         || (name.len() == attribute.len() && !name.contains('.') && attribute.bytes().map(plain).eq(name.bytes()))

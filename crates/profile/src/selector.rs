@@ -58,8 +58,29 @@ impl Selector {
     /// may be left out, and an empty text selects everything. The error says where
     /// (in characters, from 1) and what was expected.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let mut parser = Parser { chars: text.char_indices().peekable(), text };
-        parser.selector()
+        let mut parser = Parser::of(text);
+        let selector = parser.selector()?;
+        if parser.peek().is_some() {
+            return Err(parser.expected("the end of the query"));
+        }
+        Ok(selector)
+    }
+
+    /// Reads several with commas between them; an empty text has none. Only one that stands alone
+    /// may do without braces.
+    pub fn parse_list(text: &str) -> Result<Vec<Self>, String> {
+        let mut parser = Parser::of(text);
+        let mut selectors = Vec::new();
+        while let Some(next) = parser.peek() {
+            if next != '{' && !selectors.is_empty() {
+                return Err(parser.expected("`{`"));
+            }
+            selectors.push(parser.selector()?);
+            if !parser.skip(',') && parser.peek().is_some() {
+                return Err(parser.expected("`,` or the end"));
+            }
+        }
+        Ok(selectors)
     }
 }
 
@@ -68,7 +89,11 @@ struct Parser<'a> {
     text: &'a str,
 }
 
-impl Parser<'_> {
+impl<'a> Parser<'a> {
+    fn of(text: &'a str) -> Self {
+        Self { chars: text.char_indices().peekable(), text }
+    }
+
     fn selector(&mut self) -> Result<Selector, String> {
         let braces = self.skip('{');
         let mut matchers = Vec::new();
@@ -77,9 +102,6 @@ impl Parser<'_> {
                 None if !braces => break,
                 Some('}') if braces => {
                     self.chars.next();
-                    if self.peek().is_some() {
-                        return Err(self.expected("the end of the query"));
-                    }
                     break;
                 }
                 _ => {}
@@ -262,6 +284,29 @@ mod tests {
         assert_eq!(parse(r#""pod"="a""#), pairs(&[("pod", "=a")]));
         assert_eq!(parse(r#"a="\"\\\n\x41\u00e9\101\U0001F525""#), pairs(&[("a", "=\"\\\nAéA🔥")]));
         assert_eq!(parse(r"a=`\n`"), pairs(&[("a", r"=\n")]));
+    }
+
+    #[test]
+    fn several_selectors() {
+        let count = |text: &str| Selector::parse_list(text).map(|all| all.iter().map(|s| s.matchers.len()).collect());
+        for (text, matchers) in [
+            ("", vec![]),
+            (" ", vec![]),
+            ("a=\"b\"", vec![1]),
+            ("a=\"b\", c=\"d\"", vec![2]),
+            ("{a=\"b,}{\", c=\"d\"}, {e=~\"f\"},", vec![2, 1]),
+            ("{}", vec![0]),
+        ] {
+            assert_eq!(count(text), Ok(matchers), "{text}");
+        }
+        for (text, expected) in [
+            ("{a=\"b\"} {c=\"d\"}", "character 9: expected `,` or the end, found `{`"),
+            ("{a=\"b\"}, c=\"d\"", "character 10: expected `{`, found `c`"),
+            ("{a=\"b\"}, {c}", "character 13: expected `=`"),
+        ] {
+            let error = Selector::parse_list(text).unwrap_err();
+            assert!(error.contains(expected), "{text}: {error}");
+        }
     }
 
     #[test]
