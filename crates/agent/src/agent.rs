@@ -12,10 +12,11 @@ use std::{
 
 use crate::{
     AgentError,
-    aggregate::{Aggregate, Lanes, WAIT, Waited},
+    aggregate::{Aggregate, Lanes, Origin, WAIT, Waited},
     bpf::{counters::CounterMap, tables::chunk_bytes},
     config::AgentConfig,
     export::{Exporter, Exporters, SymbolUploader, SymbolUploads, refuse_taken, remove_abandoned},
+    filter::{Gate, GateFigures},
     ledger::{About, KernelCounters, KernelCounts, KernelUsage, Ledger, exporter_key, left_by, new_instance, of_place},
     memory::Share,
     opinion::{Case, Opinions, Tally},
@@ -94,6 +95,9 @@ impl Agent {
         pins.pin(sampler.programs(), &about.instance, &about.node);
         let pins_removed = pins.remove_stale();
         let symbols: Arc<[SymbolUploader]> = symbols.into();
+        let origin = Origin::new(&config.node, config.project.as_deref());
+        let gate = (!config.filter.is_empty()).then(|| Gate::new(config.filter.clone(), origin.clone()));
+        let cleared = gate.as_ref().map(|gate| Arc::clone(gate.cleared()));
         let (takers, asked) = (Arc::clone(&symbols), Arc::clone(&symbols));
         let tracker = TrackerOptions {
             indexes: Some(Box::new(move |index| {
@@ -102,16 +106,20 @@ impl Agent {
                     let _ = taker.offer(index.content_id, &index.bytes);
                 }
             })),
-            index_wanted: Some(Box::new(move |content| !asked.iter().all(|taker| taker.has(content)))),
+            index_wanted: Some(Box::new(move |content| {
+                let cleared = cleared.as_ref().is_none_or(|cleared| cleared.has(content));
+                cleared && !asked.iter().all(|taker| taker.has(content))
+            })),
             ..config.tracker()
         };
         let (worker, timeout) = (tracker.worker.clone(), tracker.worker_timeout);
         let mut sampling = sampler.start(tracker)?;
-        let watch = config.kubernetes.clone().map(Watch::start).transpose().map_err(AgentError::Start)?;
+        let watched = config.kubernetes.clone().map(|options| options.with_labels(config.filter.pod_labels()));
+        let watch = watched.map(Watch::start).transpose().map_err(AgentError::Start)?;
         let node = config.kubernetes.as_ref().map(|options| options.node.as_str());
         let kubernetes = node.zip(watch.as_ref().map(|watch| Arc::clone(watch.pods())));
         sampling.name_by(Who::new(kubernetes, Runtimes::of_host()));
-        let lanes = Lanes::new(|| Aggregate::new(&config.node, &about.instance).in_project(config.project.as_deref()));
+        let lanes = Lanes::new(|| Aggregate::new(&config.node, &about.instance).of(&origin));
         let tally = Arc::new(Tally::new(options.copy_every));
         if options.copy_every > 0 {
             exporters.iter().for_each(|exporter| exporter.ledger().with_opinions(Arc::clone(&tally)));
@@ -129,12 +137,14 @@ impl Agent {
             pins_removed,
             tally,
             waited: Arc::clone(lanes.waited()),
+            gate: gate.as_ref().map(|gate| Arc::clone(gate.figures())),
             watch,
         };
         let start = |listener| StatusServer::start(listener, Arc::new(figures)).map_err(AgentError::Start);
         let status = listener.map(start).transpose()?;
         let stopping = Arc::new(AtomicBool::new(false));
         let pipeline = Pipeline {
+            gate,
             lanes,
             sampling,
             opinions,
@@ -175,6 +185,8 @@ impl Agent {
 
 struct Pipeline {
     sampling: Sampling,
+    /// Where there are filters.
+    gate: Option<Gate>,
     opinions: Option<Opinions>,
     lanes: Lanes,
     exporters: Arc<Exporters>,
@@ -190,7 +202,7 @@ impl Pipeline {
         while !self.stopping.load(Ordering::Relaxed) {
             let until_batch = batch_at.saturating_duration_since(Instant::now());
             let turn = self.sampling.turn(TURN.min(until_batch.max(Duration::from_millis(10))));
-            self.take(turn);
+            self.take(turn, WAIT);
             self.seal_waited(WAIT);
             if Instant::now() >= batch_at {
                 if self.lanes.samples() > 0 && start.elapsed() > FIRST_WHILE {
@@ -202,17 +214,24 @@ impl Pipeline {
             }
         }
         let turn = self.sampling.finish();
-        self.take(turn);
+        self.take(turn, Duration::ZERO);
         self.seal();
         self.seal_waited(Duration::ZERO);
         self.sampling.tracker().stop();
         self.pins
     }
 
-    fn take(&mut self, turn: crate::sampler::Turn) {
+    /// No sample waits at the gate for longer than `patience`.
+    fn take(&mut self, turn: crate::sampler::Turn, patience: Duration) {
         self.lanes.look_at_clock();
         self.exporters.consumed(turn.drained);
-        for sample in &turn.samples {
+        let mut samples = turn.samples;
+        if let Some(gate) = &mut self.gate {
+            let filtered;
+            (samples, filtered) = gate.pass(samples, self.sampling.describer(), patience);
+            self.exporters.filtered(filtered);
+        }
+        for sample in &samples {
             if let (Some(opinions), Some(case)) = (&self.opinions, Case::of(sample)) {
                 opinions.offer(case);
             }
@@ -247,6 +266,7 @@ struct Figures {
     pins_removed: u64,
     tally: Arc<Tally>,
     waited: Arc<Waited>,
+    gate: Option<Arc<GateFigures>>,
     watch: Option<Watch>,
 }
 
@@ -280,6 +300,9 @@ impl Status for Figures {
             metrics.counter(name, help, &[], count as f64);
         }
         self.waited.metrics(metrics);
+        if let Some(gate) = &self.gate {
+            gate.metrics(metrics);
+        }
         if let Some(watch) = &self.watch {
             watch.metrics(metrics);
         }

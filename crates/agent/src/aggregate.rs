@@ -6,6 +6,7 @@
 
 mod lanes;
 mod order;
+mod origin;
 
 use std::{collections::hash_map::Entry, hash::Hash, sync::Arc};
 
@@ -15,13 +16,15 @@ use everflame_profile::{
 use rustc_hash::FxHashMap;
 use xxhash_rust::xxh3::xxh3_64;
 
-pub use self::lanes::{Lanes, WAIT, Waited};
 use self::order::{in_order, rounded};
+pub use self::{
+    lanes::{Lanes, WAIT, Waited},
+    origin::Origin,
+};
 use crate::{
     identity::{Describe, ProcessIdentity},
     sample::{Place, RawSample, RawStack, UserFrame},
     wall_clock::WallClock,
-    who::Location,
 };
 
 /// Distinct stacks of a batch, beyond which it is to be sealed early.
@@ -37,9 +40,7 @@ const ANONYMOUS: &str = "[anon]";
 /// A batch under construction.
 #[derive(Debug)]
 pub struct Aggregate {
-    node: Str,
-    /// Empty for none.
-    project: Str,
+    origin: Origin,
     /// With the sequence, names each profile.
     instance: u64,
     sequence: u64,
@@ -84,8 +85,7 @@ impl Aggregate {
     /// For the agent `instance` on `node`. The caller seals when [`Self::is_full`].
     pub fn new(node: &str, instance: &str) -> Self {
         Self {
-            node: Str::from(node),
-            project: Str::from(""),
+            origin: Origin::new(node, None),
             // Not zero: neither is an id, then.
             instance: xxh3_64(instance.as_bytes()).max(1),
             sequence: 0,
@@ -106,9 +106,9 @@ impl Aggregate {
         Self { sequence: 1 << 39, ..self }
     }
 
-    /// Its samples belong to a project.
-    pub fn in_project(self, project: Option<&str>) -> Self {
-        Self { project: Str::from(project.unwrap_or("")), ..self }
+    /// Its samples come from there.
+    pub fn of(self, origin: &Origin) -> Self {
+        Self { origin: origin.clone(), ..self }
     }
 
     /// Samples since the last seal.
@@ -150,7 +150,7 @@ impl Aggregate {
     }
 
     fn thread(&mut self, sample: &RawSample) -> Str {
-        self.open.threads.entry(sample.comm).or_insert_with(|| text(&sample.comm)).clone()
+        self.open.threads.entry(sample.comm).or_insert_with(|| sample.thread().into()).clone()
     }
 
     /// Hands over what was gathered since the last seal, under the names that are known now;
@@ -174,7 +174,7 @@ impl Aggregate {
         self.sequence += 1;
         let mut resources = Table::default();
         let of_process: Vec<u32> = (open.processes.into_vec().iter())
-            .map(|process| resources.number(self.labels(process, &describe.location(&process.cgroup))))
+            .map(|process| resources.number(self.origin.labels(process, &describe.location(&process.cgroup))))
             .collect();
         let mut profiles: Vec<Profile> = (0..)
             .zip(open.profiles.into_vec())
@@ -216,21 +216,6 @@ impl Aggregate {
         id[..8].copy_from_slice(&self.instance.to_le_bytes());
         id[8..].copy_from_slice(&(self.sequence << 24 | number & 0xff_ffff).to_be_bytes());
         id
-    }
-
-    fn labels(&self, process: &ProcessIdentity, location: &Location) -> Labels {
-        let names = [&process.service, &location.service, &process.name];
-        let service = names.into_iter().find(|name| !name.is_empty()).cloned().unwrap_or_default();
-        let pairs = [
-            ("host.name", self.node.clone()),
-            ("process.pid", Str::from(process.pid.to_string())),
-            ("process.executable.name", process.name.clone()),
-            ("process.executable.path", process.path.clone()),
-            ("service.name", service),
-            ("project", self.project.clone()),
-        ];
-        let pairs = pairs.into_iter().map(|(name, value)| (Str::from(name), value));
-        pairs.chain(location.attributes.iter().cloned()).collect()
     }
 
     fn stack(&mut self, raw: &Arc<RawStack>, describe: &dyn Describe) -> u32 {
@@ -289,16 +274,10 @@ impl<T: Hash + Eq> Table<T> {
     }
 }
 
-/// The name of a thread, up to its zero.
-fn text(comm: &[u8; 16]) -> Str {
-    let end = comm.iter().position(|b| *b == 0).unwrap_or(comm.len());
-    Str::from(String::from_utf8_lossy(&comm[..end]))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::who::Cgroup;
+    use crate::who::{Cgroup, Location};
 
     struct Facts;
 
@@ -312,6 +291,8 @@ mod tests {
                 path: Str::from("/bin/x"),
                 cgroup: Arc::default(),
                 service: Str::from(if pid == 2 { "shop" } else { "" }),
+                named: true,
+                located: true,
             })
         }
 
@@ -395,7 +376,7 @@ mod tests {
     fn samples_say_their_project() {
         let stack = Arc::new(RawStack { kernel: vec![1], user: vec![] });
         for (given, said) in [(Some("42"), Some("42")), (None, None)] {
-            let mut aggregate = Aggregate::new("n1", "00").in_project(given);
+            let mut aggregate = Aggregate::new("n1", "00").of(&Origin::new("n1", given));
             aggregate.add(&sample(1, 1, &stack), &Facts);
             let batch = aggregate.seal_as_it_is(&Facts).unwrap();
             assert_eq!(batch.resources[0].get("project").map(AsRef::as_ref), said);

@@ -4,6 +4,7 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use crate::{
     export::{Destination, ExportConfig, SpoolLimits},
+    filter::Filter,
     memory::Memory,
     processes::TrackerOptions,
     who::kubernetes::WatchOptions,
@@ -35,6 +36,8 @@ pub struct AgentConfig {
     pub read_service_env: bool,
     /// Whose pods are followed; none without Kubernetes.
     pub kubernetes: Option<WatchOptions>,
+    /// Which processes are profiled.
+    pub filter: Filter,
 }
 
 impl AgentConfig {
@@ -82,6 +85,7 @@ impl Default for AgentConfig {
             table_bytes: None,
             read_service_env: true,
             kubernetes: None,
+            filter: Filter::default(),
         }
     }
 }

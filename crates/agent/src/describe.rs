@@ -23,11 +23,19 @@ use crate::{
 /// Kernel addresses whose frames are kept; when there are more, all are made anew.
 const FRAMES_LIMIT: usize = 16_384;
 
+/// Processes of which the control group's birth tells more than they do, at most; when there are
+/// more, all are put together anew.
+const MAX_BORN: usize = 4096;
+
+/// Process by pid and control group: as the tracker knows it, and as it was born.
+type Born = FxHashMap<(u32, u64), (Arc<ProcessIdentity>, Arc<ProcessIdentity>)>;
+
 /// The agent's answers.
 #[derive(Debug)]
 pub struct Describer {
     tracker: Handle,
     births: RefCell<Births>,
+    born: RefCell<Born>,
     who: Who,
     symbols: RefCell<Option<KernelSymbols>>,
     reading: RefCell<Option<JoinHandle<Result<KernelSymbols, String>>>>,
@@ -41,6 +49,7 @@ impl Describer {
         let describer = Self {
             tracker,
             births: RefCell::default(),
+            born: RefCell::default(),
             who: Who::default(),
             symbols: RefCell::default(),
             reading: RefCell::default(),
@@ -111,11 +120,22 @@ impl Describer {
 impl Describe for Describer {
     fn process(&self, sample: &RawSample, comm: &str) -> Arc<ProcessIdentity> {
         let process = self.tracker.process(sample.pid, sample.time, comm);
-        let cgroup = self.births.borrow_mut().of_sample(sample.cgroup, &process.cgroup);
-        if cgroup == process.cgroup {
+        let (cgroup, located) = self.births.borrow_mut().of_sample(sample.cgroup, &process.cgroup, process.located);
+        if cgroup == process.cgroup && located == process.located {
             return process;
         }
-        Arc::new(ProcessIdentity { cgroup, ..(*process).clone() })
+        // One for all its samples, and not one for each.
+        let mut born = self.born.borrow_mut();
+        let key = (sample.pid, sample.cgroup);
+        if let Some((_, made)) = born.get(&key).filter(|(of, made)| *of == process && made.cgroup == cgroup) {
+            return Arc::clone(made);
+        }
+        if born.len() >= MAX_BORN {
+            born.clear();
+        }
+        let made = Arc::new(ProcessIdentity { cgroup, located, ..(*process).clone() });
+        born.insert(key, (process, Arc::clone(&made)));
+        made
     }
 
     fn location(&self, cgroup: &Cgroup) -> Arc<Location> {

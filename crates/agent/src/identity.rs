@@ -25,6 +25,10 @@ pub struct ProcessIdentity {
     pub cgroup: Arc<Cgroup>,
     /// The service that its environment names, empty where it names none.
     pub service: Str,
+    /// Whether name and path are those of its executable, and not of a thread of it.
+    pub named: bool,
+    /// Whether the control group is the one that it is in, and not of who made it, or none.
+    pub located: bool,
 }
 
 /// Answers for the aggregate: the agent's tables, or a test's.

@@ -9,6 +9,7 @@ pub mod describe;
 pub mod error;
 pub mod executables;
 pub mod export;
+pub mod filter;
 pub mod identity;
 pub mod ledger;
 pub mod memory;

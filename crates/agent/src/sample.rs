@@ -1,6 +1,6 @@
 //! A sample as the kernel program hands it over, and the stack it points to.
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 use everflame_profile::Completeness;
 
@@ -124,4 +124,12 @@ pub struct RawSample {
     pub late: bool,
     /// A copy of the stack, where it is late, and now and then where it is not.
     pub copy: Option<Arc<UserStack>>,
+}
+
+impl RawSample {
+    /// The thread's name, up to its zero.
+    pub fn thread(&self) -> Cow<'_, str> {
+        let end = self.comm.iter().position(|b| *b == 0).unwrap_or(self.comm.len());
+        String::from_utf8_lossy(&self.comm[..end])
+    }
 }

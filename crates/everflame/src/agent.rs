@@ -62,6 +62,7 @@ pub fn run(options: AgentOptions) -> anyhow::Result<()> {
         project: environment("PROJECT_ID")?,
         node: node::name(&options.node),
         kubernetes: node::watch(&options.node, options.labels.pod_labels)?,
+        filter: options.filter.filter(),
         ..config(&options.sampling)
     };
     let agent = Agent::start(sampler, config)?;

@@ -8,6 +8,7 @@ mod also;
 mod client;
 mod config_file;
 mod doctor;
+mod filter;
 mod logging;
 mod node;
 mod options;

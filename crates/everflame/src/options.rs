@@ -6,7 +6,7 @@ use std::{net::SocketAddr, path::PathBuf};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use everflame_agent::Memory;
 
-use crate::{also::AlsoOptions, secret::SecretOptions, token::TokenCommand};
+use crate::{also::AlsoOptions, filter::FilterOptions, secret::SecretOptions, token::TokenCommand};
 
 /// Sees what every process spends its time on, with nothing changed in any process.
 #[derive(Debug, Parser)]
@@ -145,6 +145,9 @@ pub struct UpOptions {
     /// What is kept of pods.
     #[command(flatten)]
     pub labels: PodLabelOptions,
+    /// Which processes are profiled.
+    #[command(flatten)]
+    pub filter: FilterOptions,
     /// Address of the web page, the API and OTLP; port 0 takes a free one
     #[arg(long, value_name = "ADDRESS", env = "EVERFLAME_LISTEN", default_value = "127.0.0.1:4040")]
     pub listen: SocketAddr,
@@ -216,6 +219,9 @@ pub struct AgentOptions {
     /// What is kept of pods.
     #[command(flatten)]
     pub labels: PodLabelOptions,
+    /// Which processes are profiled.
+    #[command(flatten)]
+    pub filter: FilterOptions,
     /// End after so many seconds, with everything sent
     #[arg(long, value_name = "SECONDS", env = "EVERFLAME_DURATION", value_parser = seconds)]
     pub duration: Option<f64>,

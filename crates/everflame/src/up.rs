@@ -63,6 +63,7 @@ pub fn run(options: UpOptions, log: &str) -> anyhow::Result<()> {
         listen: None,
         node: node::name(&options.node),
         kubernetes,
+        filter: options.filter.filter(),
         ..agent::config(&options.sampling)
     };
     let agent = Agent::start(sampler, config);

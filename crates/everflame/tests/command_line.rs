@@ -126,6 +126,33 @@ fn switches_are_set_in_the_environment_as_people_write_them() {
 }
 
 #[test]
+fn a_filter_that_names_nothing_is_not_taken() {
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    let agent = || everflame(&["agent"]);
+    for (filter, expected) in [
+        (r#"{namspace="x"}"#, "`namspace` is no attribute of processes"),
+        (r#"{namespace="x"} {pod="y"}"#, "expected `,` or the end, found `{`"),
+        (r#"{process=~"("}"#, "expected a regular expression"),
+        ("{}", "leave it out"),
+    ] {
+        for option in ["--allow", "--deny"] {
+            let said = wrong_use(agent().args([option, filter]));
+            assert!(said.contains(expected) && said.contains(option), "{said}");
+        }
+        let said = wrong_use(agent().env("EVERFLAME_DENY", filter));
+        assert!(said.contains(expected), "{said}");
+        std::fs::write(file.path(), format!("allow = ['{{process=\"x\"}}', '{filter}']")).expect("written");
+        let said = wrong_use(agent().arg("--config").arg(file.path()));
+        assert!(said.contains(expected), "{said}");
+    }
+    let good = r#"{namespace=~"shop|bank"}, {"k8s.pod.label.tier"!="x", pid="7"}"#;
+    for filter in [good, "", " ", r#"process="x""#] {
+        let said = wrong_use(agent().env("EVERFLAME_ALLOW", filter).args(["--deny", filter, "--deny", good]));
+        assert!(said.contains("--endpoint is missing"), "{filter}: {said}");
+    }
+}
+
+#[test]
 fn the_log_level_goes_by_its_older_name_too() {
     let said = wrong_use(everflame(&["agent"]).env("PROFILING_LOG_LEVEL", "no=such=level"));
     assert!(said.contains("--log"), "{said}");

@@ -12,6 +12,7 @@ mod suite {
     pub mod envoy;
     pub mod examiner;
     pub mod exporters;
+    pub mod filters;
     pub mod guard;
     pub mod images;
     pub mod known_truth;
@@ -70,6 +71,9 @@ fn main() -> ExitCode {
         ("packages::installed_used_and_purged", packages::installed_used_and_purged),
         ("secrets::a_key_that_is_replaced", secrets::a_key_that_is_replaced),
         ("secrets::up_sends_as_well", secrets::up_sends_as_well),
+        ("filters::denied_by_executable", filters::denied_by_executable),
+        ("filters::allowed_by_executable", filters::allowed_by_executable),
+        ("filters::by_namespace_and_label", filters::by_namespace_and_label),
         ("secrets::a_secret_that_is_not_to_be_had", secrets::a_secret_that_is_not_to_be_had),
         ("known_truth::cpp_without_frame_pointers", known_truth::cpp),
         ("known_truth::rust", known_truth::rust),

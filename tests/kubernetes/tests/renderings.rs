@@ -291,6 +291,8 @@ fn the_charts_values() -> Outcome {
         "image.repository=registry.example/everflame",
         "image.tag=v2",
         "admissionPolicy=false",
+        r#"agent.allow[0]=\{namespace="shop"\}"#,
+        r#"agent.allow[1]=\{process=~"a.*"\, pid!="1"\}"#,
     ];
     let objects = charted("seen", &settings)?;
     let of_server: Vec<String> = objects.iter().map(objects::id).filter(|id| id.contains("server")).collect();
@@ -303,10 +305,10 @@ fn the_charts_values() -> Outcome {
     assert_eq!(pod["containers"][0]["image"], "registry.example/everflame:v2");
     let charted = charted("seen", &["image.repository=registry.example/everflame", "image.tag=v2"])?;
     assert_eq!(admitted_image(&charted), "'registry.example/everflame:v2'");
-    assert_eq!(
-        objects::find(&objects, "ConfigMap", "everflame-agent")["data"]["EVERFLAME_ENDPOINT"],
-        "http://collector.example:4317"
-    );
+    let told = &objects::find(&objects, "ConfigMap", "everflame-agent")["data"];
+    assert_eq!(told["EVERFLAME_ENDPOINT"], "http://collector.example:4317");
+    assert_eq!(told["EVERFLAME_ALLOW"], r#"{namespace="shop"}, {process=~"a.*", pid!="1"}"#);
+    assert_eq!(told["EVERFLAME_DENY"], "");
     let policy = &objects::find(&objects, "NetworkPolicy", "everflame-agent")["spec"]["egress"];
     assert_eq!(policy[2], json!({"ports": [{"port": 4317, "protocol": "TCP"}]}));
     Ok(())
@@ -354,6 +356,7 @@ fn the_schema_refuses() -> Outcome {
     for (setting, name) in [
         ("agent.rat=19", "rat"),
         ("agent.rate=5000", "rate"),
+        ("agent.deny[0]=vault", "deny"),
         ("server.storage=lots", "storage"),
         ("agent.also[0].endpoint=collector", "also"),
         ("agent.also[0].apiKeySecret=x", "endpoint"),

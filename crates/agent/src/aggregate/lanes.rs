@@ -144,7 +144,8 @@ mod tests {
             let pod = if pid % 2 == 1 { format!("pod-{pid}") } else { String::new() };
             let cgroup = Arc::new(Cgroup { pod: pod.into(), ..Cgroup::default() });
             let (name, path, service) = (comm.into(), Str::default(), Str::default());
-            Arc::new(ProcessIdentity { pid, generation: 1, name, path, cgroup, service })
+            let (named, located) = (true, true);
+            Arc::new(ProcessIdentity { pid, generation: 1, name, path, cgroup, service, named, located })
         }
 
         fn location(&self, cgroup: &Cgroup) -> Arc<Location> {
@@ -155,7 +156,7 @@ mod tests {
             } else {
                 vec![("k8s.pod.name".into(), cgroup.pod.clone())]
             };
-            Arc::new(Location { attributes: name, service: Str::default(), awaited })
+            Arc::new(Location { attributes: name, awaited, untold: awaited, ..Location::default() })
         }
 
         fn executable(&self, _number: u32) -> Option<Arc<Mapping>> {

@@ -44,6 +44,13 @@ impl Exporters {
         self.ledgers().for_each(|ledger| ledger.consumed(samples));
     }
 
+    /// `samples` in the aggregate are of processes that are not to be profiled.
+    pub fn filtered(&self, samples: u64) {
+        if samples > 0 {
+            self.ledgers().for_each(|ledger| ledger.filtered(samples));
+        }
+    }
+
     /// Takes a batch out of the aggregate: when this returns, it is in every spool (or its samples
     /// are counted as dropped there).
     pub fn push(&self, batch: &Batch) {

@@ -63,8 +63,9 @@ impl Describe for Facts {
     fn process(&self, sample: &RawSample, comm: &str) -> Arc<ProcessIdentity> {
         let pid = sample.pid;
         let path = format!("/usr/lib/service-{pid}/bin/{comm}");
-        let (name, path) = (Str::from(comm), Str::from(path));
-        Arc::new(ProcessIdentity { pid, generation: 1, name, path, cgroup: Arc::default(), service: Str::default() })
+        let (name, path, service) = (Str::from(comm), Str::from(path), Str::default());
+        let (cgroup, named, located) = (Arc::default(), true, true);
+        Arc::new(ProcessIdentity { pid, generation: 1, name, path, cgroup, service, named, located })
     }
 
     fn location(&self, _cgroup: &Cgroup) -> Arc<Location> {

@@ -8,6 +8,11 @@ use super::{
     region::{BANK, Region},
 };
 
+/// Reasons there are.
+const REASONS: usize = 5;
+/// Where their figures begin in a region: further reasons go behind, where there were zeros before.
+const DROPPED: usize = 16;
+
 /// Why user space dropped samples.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reason {
@@ -19,11 +24,14 @@ pub enum Reason {
     AgentDied,
     /// The server refused the whole request for good (too large, not understood).
     Refused,
+    /// Of processes that are not to be profiled.
+    Filtered,
 }
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Self; 4] = [Self::SpoolFull, Self::SpoolUnreadable, Self::AgentDied, Self::Refused];
+    pub const ALL: [Self; REASONS] =
+        [Self::SpoolFull, Self::SpoolUnreadable, Self::AgentDied, Self::Refused, Self::Filtered];
 
     /// The name in reports.
     pub fn as_str(self) -> &'static str {
@@ -32,6 +40,7 @@ impl Reason {
             Self::SpoolUnreadable => "spool_unreadable",
             Self::AgentDied => "agent_died",
             Self::Refused => "refused",
+            Self::Filtered => "filtered",
         }
     }
 }
@@ -51,7 +60,8 @@ pub struct Figures {
     /// Acknowledged by the server, ever.
     pub acknowledged: u64,
     /// Dropped, by [`Reason`] in the order of [`Reason::ALL`].
-    pub dropped: [u64; 4],
+    #[serde(deserialize_with = "by_reason")]
+    pub dropped: [u64; REASONS],
     /// Last batch that left the head of the spool: acknowledged, refused for good or
     /// unreadable. The first batch is 1.
     pub finished_sequence: u64,
@@ -78,13 +88,13 @@ impl Figures {
         ];
         let mut words = [0; BANK];
         words[..fields.len()].copy_from_slice(&fields);
-        words[16..20].copy_from_slice(&self.dropped);
+        words[DROPPED..DROPPED + REASONS].copy_from_slice(&self.dropped);
         words
     }
 
     fn from_words(words: &[u64; BANK]) -> Self {
-        let mut dropped = [0; 4];
-        dropped.copy_from_slice(&words[16..20]);
+        let mut dropped = [0; REASONS];
+        dropped.copy_from_slice(&words[DROPPED..DROPPED + REASONS]);
         Self {
             consumed: words[0],
             aggregate: words[1],
@@ -108,6 +118,12 @@ impl Figures {
     fn is_gone(&self, sequence: u64) -> bool {
         sequence <= self.finished_sequence || (sequence <= self.dropped_sequence && sequence != self.kept_sequence)
     }
+}
+
+/// What an agent of another version wrote may have fewer reasons.
+fn by_reason<'de, D: serde::Deserializer<'de>>(from: D) -> Result<[u64; REASONS], D::Error> {
+    let given = Vec::<u64>::deserialize(from)?;
+    Ok(std::array::from_fn(|at| given.get(at).copied().unwrap_or(0)))
 }
 
 /// An account as it is kept beside the spool.
@@ -283,5 +299,19 @@ impl KernelCounters for Kept {
 impl std::fmt::Debug for Account {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Account").field("about", &self.about).field("figures", &self.figures()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_account_of_before_has_fewer_reasons() {
+        let text = r#"{"consumed":9,"dropped":[1,2,3,4],"finished_sequence":5}"#;
+        let figures: Figures = serde_json::from_str(text).unwrap();
+        assert_eq!((figures.consumed, figures.dropped, figures.finished_sequence), (9, [1, 2, 3, 4, 0], 5));
+        let again: Figures = serde_json::from_str(&serde_json::to_string(&figures).unwrap()).unwrap();
+        assert_eq!((again, Figures::from_words(&figures.to_words())), (figures, figures));
     }
 }

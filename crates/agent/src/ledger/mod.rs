@@ -217,6 +217,14 @@ impl Ledger {
         });
     }
 
+    /// `samples` in the aggregate are of processes that are not to be profiled.
+    pub fn filtered(&self, samples: u64) {
+        self.lock().own().change(|f| {
+            f.aggregate = f.aggregate.saturating_sub(samples);
+            f.drop_for(Reason::Filtered, samples);
+        });
+    }
+
     /// This instance's figures and the kernel's, of one moment, for its own metrics.
     pub fn own(&self) -> (About, Figures, KernelCounts, KernelUsage) {
         let mut accounts = self.lock();

@@ -37,6 +37,8 @@ impl Handle {
                 path: empty.clone(),
                 cgroup: Arc::default(),
                 service: empty,
+                named: false,
+                located: false,
             })
         })
     }

@@ -71,7 +71,9 @@ impl Processes {
                 return false;
             }
             let name = if status.kernel_thread { facts::kernel_thread_name(&status.comm) } else { &status.comm };
-            let identity = self.identity(pid, name);
+            let mut identity = self.identity(pid, name);
+            // The kernel's own are asked for nothing: they have no executable, and are in no container.
+            (identity.named, identity.located) = (status.kernel_thread, status.kernel_thread);
             self.begin(pid, since, identity, Space::default());
             if !status.kernel_thread {
                 self.ask(pid);

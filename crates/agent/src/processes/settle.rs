@@ -120,10 +120,10 @@ impl Processes {
         let image = process.image.take().map(|image| facts::name_and_path(&image, &mut self.strings));
         let named = image.or_else(|| (!ends).then(|| facts::executable(pid, &mut self.strings).ok()).flatten());
         if let Some((name, path)) = named {
-            (identity.name, identity.path) = (name, path);
+            (identity.name, identity.path, identity.named) = (name, path, true);
         }
         if !ends && let Ok(cgroup) = facts::cgroup(pid, &mut self.cgroups) {
-            identity.cgroup = cgroup;
+            (identity.cgroup, identity.located) = (cgroup, true);
         }
         if let Some(service) = service {
             identity.service = self.strings.get(&service);

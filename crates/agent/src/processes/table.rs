@@ -195,6 +195,8 @@ impl Processes {
             path: Str::clone(&empty),
             cgroup: Arc::clone(&self.no_cgroup),
             service: empty,
+            named: false,
+            located: false,
         }
     }
 
@@ -252,6 +254,7 @@ impl Processes {
             // It was gone before it was asked.
             let mut identity = (*process.identity).clone();
             (identity.name, identity.path) = facts::name_and_path(&image, &mut self.strings);
+            identity.named = true;
             self.shared.correct_life(pid, Arc::new(identity));
         }
         self.dirty.remove(&pid);

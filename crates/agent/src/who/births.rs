@@ -45,16 +45,16 @@ impl Births {
         }
     }
 
-    /// The control group of a sample, which `read` is the one of its process as /proc had it. It
-    /// may have been read before the process was moved into its container, or never.
-    pub fn of_sample(&mut self, id: u64, read: &Arc<Cgroup>) -> Arc<Cgroup> {
+    /// The control group of a sample, and whether it surely is that. `read` is the one of its
+    /// process as /proc had it, where it was `located`: maybe before it was moved into its container.
+    pub fn of_sample(&mut self, id: u64, read: &Arc<Cgroup>, located: bool) -> (Arc<Cgroup>, bool) {
         if let Some(known) = self.by_id.get(&id) {
-            return Arc::clone(if **known == **read { read } else { known });
+            return (Arc::clone(if **known == **read { read } else { known }), true);
         }
-        if self.unified && id != 0 && read.is_contained() {
+        if self.unified && id != 0 && located && read.is_contained() {
             self.keep(id, Arc::clone(read));
         }
-        Arc::clone(read)
+        (Arc::clone(read), located)
     }
 
     /// Those that were forgotten for others.
@@ -95,26 +95,31 @@ mod tests {
         Arc::new(Cgroup::of_path(&path(number)))
     }
 
+    fn of(births: &mut Births, id: u64, read: &Arc<Cgroup>) -> Arc<Cgroup> {
+        births.of_sample(id, read, true).0
+    }
+
     #[test]
     fn a_birth_says_more_than_what_was_read() {
         let mut births = Births::new(false);
         births.born(7, &path(1));
         births.born(8, "/system.slice/nginx.service");
         let nowhere: Arc<Cgroup> = Arc::default();
-        assert_eq!(births.of_sample(7, &nowhere), cgroup(1), "it was not read yet");
-        assert_eq!(births.of_sample(7, &cgroup(2)), cgroup(1), "it was read before it was moved");
-        assert_eq!(births.of_sample(8, &cgroup(2)), cgroup(2), "no container: a hierarchy of version 1 may have it");
-        assert_eq!(births.of_sample(9, &cgroup(2)), cgroup(2));
-        assert_eq!(births.of_sample(9, &nowhere), nowhere, "several containers may share it");
+        assert_eq!(of(&mut births, 7, &nowhere), cgroup(1), "it was not read yet");
+        assert_eq!(of(&mut births, 7, &cgroup(2)), cgroup(1), "it was read before it was moved");
+        assert_eq!(of(&mut births, 8, &cgroup(2)), cgroup(2), "no container: a hierarchy of version 1 may have it");
+        assert_eq!(of(&mut births, 9, &cgroup(2)), cgroup(2));
+        assert_eq!(of(&mut births, 9, &nowhere), nowhere, "several containers may share it");
     }
 
     #[test]
     fn one_hierarchy_tells_containers_apart() {
         let mut births = Births::new(true);
-        assert_eq!(births.of_sample(9, &cgroup(2)), cgroup(2));
-        assert_eq!(births.of_sample(9, &Arc::default()), cgroup(2), "another process of it");
-        assert_eq!(births.of_sample(0, &cgroup(3)), cgroup(3));
-        assert_eq!(births.of_sample(0, &Arc::default()), Arc::default(), "0 is no id");
+        assert_eq!(births.of_sample(9, &cgroup(3), false), (cgroup(3), false), "that is where its parent is");
+        assert_eq!(of(&mut births, 9, &cgroup(2)), cgroup(2));
+        assert_eq!(births.of_sample(9, &Arc::default(), false), (cgroup(2), true), "another process of it");
+        assert_eq!(of(&mut births, 0, &cgroup(3)), cgroup(3));
+        assert_eq!(of(&mut births, 0, &Arc::default()), Arc::default(), "0 is no id");
         assert!(is_unified("0::/user.slice\n") && !is_unified("1:name=systemd:/\n0::/\n") && !is_unified(""));
     }
 
@@ -127,6 +132,6 @@ mod tests {
         }
         assert_eq!((births.by_id.len(), births.order.len(), births.forgotten()), (MAX_CGROUPS, MAX_CGROUPS, 3));
         let nowhere = Arc::default();
-        assert_eq!((births.of_sample(3, &nowhere), births.of_sample(4, &nowhere)), (Arc::clone(&nowhere), cgroup(3)));
+        assert_eq!((of(&mut births, 3, &nowhere), of(&mut births, 4, &nowhere)), (Arc::clone(&nowhere), cgroup(3)));
     }
 }

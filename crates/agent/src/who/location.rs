@@ -24,6 +24,10 @@ pub struct Location {
     pub service: Str,
     /// More is expected to be known in a moment.
     pub awaited: bool,
+    /// Nobody told, or not yet, all of its pod or container: what is missing may be there.
+    pub untold: bool,
+    /// The same of the pod's owners.
+    pub owners_untold: bool,
 }
 
 /// Knows locations.
@@ -75,11 +79,15 @@ impl Who {
         location.say("systemd.slice", &cgroup.slice);
         let runtime = if cgroup.container.is_empty() { None } else { self.runtimes.find(&cgroup.container) };
         let found = self.pods.as_ref().and_then(|pods| pods.find(cgroup));
-        location.awaited = self.pods.is_some() && !cgroup.pod.is_empty() && {
-            let container = found.as_ref().is_some_and(|found| found.container.is_some());
-            let none = cgroup.container.is_empty() || runtime.as_ref().is_some_and(|r| r.is_sandbox);
-            found.is_none() || !(container || none)
+        location.untold = match &found {
+            Some(found) => {
+                let none = cgroup.container.is_empty() || runtime.as_ref().is_some_and(|r| r.is_sandbox);
+                found.container.is_none() && !none
+            }
+            None => !cgroup.pod.is_empty() || (!cgroup.container.is_empty() && runtime.is_none()),
         };
+        location.awaited = self.pods.is_some() && !cgroup.pod.is_empty() && location.untold;
+        location.owners_untold = location.untold || found.as_ref().is_some_and(|found| !found.pod.owners_told);
         if cgroup.pod.is_empty() {
             location.say("container.name", &cgroup.name);
             location.service = Str::clone(&cgroup.name);

@@ -57,18 +57,17 @@ impl Owners {
         (owners, None)
     }
 
-    /// Asks for an owner of a pod. Answers with all its owners where that told more.
+    /// Asks for an owner of a pod. Answers with all its owners where they are told.
     pub fn ask(&mut self, owner: &OwnerReference, pod: &Metadata, client: &Client) -> Option<Vec<Owner>> {
         let found = self.ask_for(owner, pod, client)?;
-        let mut owners = vec![(owner.kind.clone(), owner.name.clone())];
-        owners.push(found);
-        Some(owners)
+        Some([(owner.kind.clone(), owner.name.clone())].into_iter().chain(found).collect())
     }
 
-    fn ask_for(&mut self, owner: &OwnerReference, pod: &Metadata, client: &Client) -> Option<Owner> {
+    /// Who controls an owner, if anybody does; `None` where nobody tells.
+    fn ask_for(&mut self, owner: &OwnerReference, pod: &Metadata, client: &Client) -> Option<Option<Owner>> {
         let by_name = || cron_job_in(owner, &pod.creation_timestamp).map(|name| ("CronJob".into(), name.into()));
         if self.rest_until.is_some_and(|until| Instant::now() < until) {
-            return by_name();
+            return by_name().map(Some);
         }
         self.asked += 1;
         let found = match client.object(&url(owner, &pod.namespace)?) {
@@ -77,14 +76,14 @@ impl Owners {
             Err(e) => {
                 self.rest_until = Some(Instant::now() + REST);
                 tracing::info!("{} {} cannot be asked for its owner: {e}", owner.kind, owner.name);
-                return by_name();
+                return by_name().map(Some);
             }
         };
         if self.known.len() >= MAX_OWNERS {
             self.known.clear();
         }
         self.known.insert(owner.uid.clone(), found.clone());
-        found
+        Some(found)
     }
 }
 

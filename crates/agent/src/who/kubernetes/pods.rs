@@ -63,6 +63,8 @@ pub struct Pod {
     pub labels: Vec<(Str, Str)>,
     /// Its owners, the nearest first.
     pub workloads: Vec<Workload>,
+    /// Whether these are all.
+    pub owners_told: bool,
     /// Its containers of all kinds.
     pub containers: Vec<Container>,
     /// Ids of containers, the newest first, and their index in `containers`.
@@ -130,9 +132,16 @@ impl Pods {
     }
 
     /// Takes in what the API server says of a pod now. `labels` are those to keep.
-    pub(super) fn update(&self, object: Object, labels: &[String], workloads: Vec<(String, String)>) {
+    /// `owners_told`: whether `workloads` are all its owners.
+    pub(super) fn update(
+        &self,
+        object: Object,
+        labels: &[String],
+        workloads: Vec<(String, String)>,
+        owners_told: bool,
+    ) {
         let mut table = self.write();
-        let pod = table.pod(object, labels, workloads);
+        let pod = Pod { owners_told, ..table.pod(object, labels, workloads) };
         if pod.uid.is_empty() {
             return;
         }
@@ -145,12 +154,12 @@ impl Pods {
         }
     }
 
-    /// More is known of a pod's owners.
+    /// All is known of a pod's owners.
     pub(super) fn owned(&self, uid: &str, workloads: Vec<(String, String)>) {
         let mut table = self.write();
         let Some(known) = table.by_uid.get(uid).map(|entry| Pod::clone(&entry.pod)) else { return };
         let workloads = table.workloads(workloads);
-        if table.put(Pod { workloads, ..known }) {
+        if table.put(Pod { workloads, owners_told: true, ..known }) {
             self.revision.fetch_add(1, Relaxed);
         }
     }
@@ -220,6 +229,7 @@ impl Table {
             name: short(&metadata.name).into(),
             service: metadata.labels.get(SERVICE).map(|name| self.text(name)).unwrap_or_default(),
             workloads: self.workloads(workloads),
+            owners_told: false,
             containers,
             ids,
         }
@@ -248,6 +258,7 @@ impl Table {
             if pod.workloads.len() < known.workloads.len() {
                 pod.workloads.clone_from(&known.workloads);
             }
+            pod.owners_told |= known.owners_told;
         }
         pod.ids.truncate(MAX_IDS);
         pod.ids.shrink_to_fit();

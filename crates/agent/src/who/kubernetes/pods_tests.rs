@@ -40,7 +40,7 @@ fn container(pods: &Pods, pod: &str, number: usize) -> Option<String> {
 #[test]
 fn by_uid_first_and_by_container_when_it_is_told() {
     let pods = Pods::default();
-    let update = |status| pods.update(object("u1", "cart-1", status), &["version".into()], Vec::new());
+    let update = |status| pods.update(object("u1", "cart-1", status), &["version".into()], Vec::new(), true);
     update(json!({}));
     let found = pods.find(&group("u1", 1)).unwrap();
     assert_eq!((&*found.pod.name, &*found.pod.service, found.container), ("cart-1", "cart", None));
@@ -76,12 +76,12 @@ fn a_static_pod_by_its_hash() {
     let hash = "dfe1e0d2b3c1a7f4d5e6f708192a3b4c";
     let mut mirror = object("u1", "etcd-node1", json!({}));
     mirror.metadata.annotations.insert(CONFIG_HASH.into(), hash.into());
-    pods.update(mirror, &[], Vec::new());
+    pods.update(mirror, &[], Vec::new(), true);
     assert_eq!(&*pods.find(&group(hash, 5)).unwrap().pod.name, "etcd-node1");
     // The kubelet makes the copy anew.
     let mut again = object("u2", "etcd-node1", json!({}));
     again.metadata.annotations.insert(CONFIG_HASH.into(), hash.into());
-    pods.update(again, &[], Vec::new());
+    pods.update(again, &[], Vec::new(), true);
     pods.remove("u1");
     pods.sweep(Duration::ZERO);
     assert_eq!(&*pods.find(&group(hash, 5)).unwrap().pod.uid, "u2");
@@ -91,7 +91,7 @@ fn a_static_pod_by_its_hash() {
 fn the_gone_stay_for_a_while() {
     let pods = Pods::default();
     for uid in ["u1", "u2", "u3"] {
-        pods.update(object(uid, uid, statuses(&[("app", 1)])), &[], Vec::new());
+        pods.update(object(uid, uid, statuses(&[("app", 1)])), &[], Vec::new(), true);
     }
     pods.remove("u1");
     pods.keep_only(&FxHashSet::from_iter(["u1".to_owned(), "u3".to_owned()]));
@@ -108,11 +108,11 @@ fn the_gone_stay_for_a_while() {
 fn owners_that_are_known_stay_known() {
     let pods = Pods::default();
     let rs = || ("ReplicaSet".to_owned(), "cart-1".to_owned());
-    pods.update(object("u1", "cart-1", json!({})), &[], vec![rs()]);
+    pods.update(object("u1", "cart-1", json!({})), &[], vec![rs()], true);
     pods.owned("u1", vec![rs(), ("Rollout".into(), "cart".into())]);
     pods.owned("nobody", vec![rs()]);
     // The next event is from before they were asked for.
-    pods.update(object("u1", "cart-1", statuses(&[("app", 1)])), &[], vec![rs()]);
+    pods.update(object("u1", "cart-1", statuses(&[("app", 1)])), &[], vec![rs()], true);
     let owners = pods.find(&group("u1", 1)).unwrap().pod.workloads.clone();
     assert_eq!(owners.iter().map(|o| &*o.kind).collect::<Vec<_>>(), ["ReplicaSet", "Rollout"]);
 }
@@ -121,12 +121,12 @@ fn owners_that_are_known_stay_known() {
 fn when_full_the_gone_make_room_and_others_are_refused() {
     let pods = Pods::default();
     for number in 0..MAX_PODS {
-        pods.update(object(&format!("u{number}"), "x", json!({})), &[], Vec::new());
+        pods.update(object(&format!("u{number}"), "x", json!({})), &[], Vec::new(), true);
     }
     pods.remove("u7");
-    pods.update(object("new", "x", json!({})), &[], Vec::new());
+    pods.update(object("new", "x", json!({})), &[], Vec::new(), true);
     assert!(pods.find(&group("new", 0)).is_some() && pods.find(&group("u7", 0)).is_none());
-    pods.update(object("one more", "x", json!({})), &[], Vec::new());
+    pods.update(object("one more", "x", json!({})), &[], Vec::new(), true);
     assert_eq!((pods.len(), pods.refused()), ((MAX_PODS, 0), 1));
     assert!(pods.find(&group("one more", 0)).is_none());
 }

@@ -51,6 +51,18 @@ pub struct WatchOptions {
     pub labels: Vec<String>,
 }
 
+impl WatchOptions {
+    /// With further labels.
+    pub fn with_labels<'a>(mut self, labels: impl IntoIterator<Item = &'a str>) -> Self {
+        for label in labels {
+            if self.labels.iter().all(|known| known != label) {
+                self.labels.push(label.to_owned());
+            }
+        }
+        self
+    }
+}
+
 /// What became of it, since it began.
 #[derive(Debug, Default)]
 pub struct WatchStats {
@@ -346,7 +358,7 @@ impl Follower {
             owner_references: pod.metadata.owner_references.clone(),
             ..Metadata::default()
         });
-        self.pods.update(pod, &self.labels, owners);
+        self.pods.update(pod, &self.labels, owners, to_ask.is_none());
         rest
     }
 
