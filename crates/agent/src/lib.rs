@@ -5,6 +5,7 @@ pub mod agent;
 pub mod aggregate;
 pub mod bpf;
 pub mod config;
+pub mod confinement;
 pub mod describe;
 pub mod error;
 pub mod executables;

@@ -23,6 +23,13 @@ pub struct Right {
 const DAC_OVERRIDE: u64 = 1 << 1;
 const SYS_ADMIN: u64 = 1 << 21;
 
+/// The highest level of kernel.perf_event_paranoid that the kernel itself knows.
+const MOST_PARANOID: i32 = 2;
+/// What to do above it.
+pub const PARANOID_REMEDY: &str = "set it to 2 on this machine (sysctl -w kernel.perf_event_paranoid=2, and the same in \
+                                   /etc/sysctl.d), or give CAP_SYS_ADMIN: above 2 the kernels of Debian and Ubuntu do not \
+                                   take CAP_PERFMON for it";
+
 /// Every capability that is used.
 pub const RIGHTS: [Right; 6] = [
     Right {
@@ -95,6 +102,17 @@ impl Rights {
         RIGHTS.iter().filter(move |right| !self.has(right))
     }
 
+    /// The level of kernel.perf_event_paranoid, where it is one of those that Debian's and Ubuntu's
+    /// kernels have above the usual ones: there CAP_PERFMON is not enough.
+    pub fn too_paranoid(self) -> Option<i32> {
+        let level = fs::read_to_string("/proc/sys/kernel/perf_event_paranoid").ok()?;
+        self.lacks_admin_at(level.trim().parse().ok()?)
+    }
+
+    fn lacks_admin_at(self, level: i32) -> Option<i32> {
+        (level > MOST_PARANOID && self.0 & SYS_ADMIN == 0).then_some(level)
+    }
+
     /// The names of what nothing works without and that it lacks.
     pub fn needed_and_missing(self) -> Option<String> {
         let names: Vec<&str> = self.missing().filter(|right| right.needed).map(|right| right.name).collect();
@@ -129,6 +147,7 @@ mod tests {
         assert_eq!(none.missing().count(), RIGHTS.len());
         assert_eq!(none.needed_and_missing().unwrap(), "CAP_BPF and CAP_PERFMON");
         let admin = Rights(SYS_ADMIN);
+        assert_eq!((admin.lacks_admin_at(3), none.lacks_admin_at(2), none.lacks_admin_at(3)), (None, None, Some(3)));
         assert_eq!(
             admin.missing().map(|right| right.name).collect::<Vec<_>>(),
             ["CAP_SYS_PTRACE", "CAP_DAC_READ_SEARCH", "CAP_SYSLOG"]

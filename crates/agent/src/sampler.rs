@@ -15,7 +15,9 @@ use crate::{
         monotonic_ns,
         programs::{ProgramOptions, Programs},
         ring::RingReader,
+        too_paranoid,
     },
+    confinement,
     describe::Describer,
     memory::Memory,
     presence::Presence,
@@ -77,7 +79,11 @@ impl Sampler {
         if let Some(missing) = rights.needed_and_missing() {
             return Err(BpfError::Rights(missing));
         }
+        if let Some(level) = too_paranoid(rights) {
+            return Err(BpfError::Paranoid(level));
+        }
         rights.say_missing();
+        confinement::say_forbidden();
         crate::sys::give_memory_back();
         let programs = Programs::load(&ProgramOptions {
             ring_bytes: options.ring_bytes,

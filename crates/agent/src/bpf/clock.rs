@@ -109,6 +109,11 @@ impl Clock {
     }
 }
 
+/// Whether we lack a right to the clock of a CPU.
+pub(super) fn is_refused(cpu: u32) -> bool {
+    open_event(cpu, 1_000_000_000).is_err_and(|e| e.kind() == io::ErrorKind::PermissionDenied)
+}
+
 fn open_event(cpu: u32, period: u64) -> io::Result<File> {
     let mut attributes = libbpf_sys::perf_event_attr {
         type_: libbpf_sys::PERF_TYPE_SOFTWARE,

@@ -47,6 +47,7 @@ impl Check {
 pub fn run(options: DoctorOptions) -> anyhow::Result<ExitCode> {
     let mut checks = vec![machine::kernel(), machine::btf()];
     checks.extend(rights::capabilities());
+    checks.extend(rights::security_modules());
     checks.extend([rights::user_namespace(), rights::system_calls(), rights::perf_events(), rights::locked_memory()]);
     checks.extend([machine::pid_namespace(), machine::kernel_symbols(), machine::bpffs(), machine::memory_limit()]);
     checks.extend([others::other_samplers(), machine::sampler()]);

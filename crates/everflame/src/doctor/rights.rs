@@ -3,8 +3,9 @@
 use std::fs;
 
 use everflame_agent::{
-    bpf::refused_calls,
-    rights::{RIGHTS, Rights},
+    bpf::{refused_calls, too_paranoid},
+    confinement::{LOST, Module},
+    rights::{PARANOID_REMEDY, RIGHTS, Rights},
 };
 use rustix::{
     process::{Resource, getrlimit},
@@ -67,11 +68,25 @@ pub fn system_calls() -> Check {
     }
 }
 
+/// Whether a security module takes away what the capabilities give.
+pub fn security_modules() -> impl Iterator<Item = Check> {
+    [("apparmor", Module::AppArmor), ("selinux", Module::SeLinux)].into_iter().map(|(check, module)| {
+        match (module.confines(), module.forbids()) {
+            (_, Some(forbidden)) => Check::warn(check, format!("{forbidden}: {LOST}"), module.remedy()),
+            (Some(by), None) => Check::ok(check, format!("{by} forbids nothing that we have rights to")),
+            (None, None) => Check::ok(check, "does not confine us"),
+        }
+    })
+}
+
 /// What the kernel wants of those who sample.
 pub fn perf_events() -> Check {
     let paranoid = fs::read_to_string("/proc/sys/kernel/perf_event_paranoid").unwrap_or_default();
     match (paranoid.trim(), Rights::own().needed_and_missing()) {
         ("", _) => Check::fail("perf-events", "the kernel has none", "use a kernel with CONFIG_PERF_EVENTS=y"),
+        (_, None) if let Some(level) = too_paranoid(Rights::own()) => {
+            Check::fail("perf-events", format!("perf_event_paranoid {level}"), PARANOID_REMEDY)
+        }
         (level, None) => Check::ok("perf-events", format!("perf_event_paranoid {level}: for those with CAP_PERFMON")),
         (level, Some(_)) => {
             Check::warn("perf-events", format!("perf_event_paranoid {level}"), "give the capabilities above first")
