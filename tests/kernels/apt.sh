@@ -4,6 +4,9 @@
 cache="${EVERFLAME_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/everflame}/kernels"
 keyring=/usr/share/keyrings/debian-archive-keyring.gpg
 mkdir -p "$cache/apt/partial"
+# One at a time: two would write the same lists and unpack into the same places.
+exec 9>"$cache/apt/lock"
+flock 9
 sources="$cache/apt/$(basename "$0" .sh).list"
 : >"$sources"
 
