@@ -8,18 +8,23 @@ use rustix::{
 
 /// Mounts what the agent wants to see.
 pub fn mount_all() -> anyhow::Result<()> {
-    for (kind, at) in [
+    mount_each(&[
         ("devtmpfs", "/dev"),
         ("proc", "/proc"),
         ("sysfs", "/sys"),
         ("bpf", "/sys/fs/bpf"),
         ("cgroup2", "/sys/fs/cgroup"),
         ("tmpfs", "/tmp"),
-    ] {
-        mount(kind, at, kind, MountFlags::empty(), None).with_context(|| format!("mounting {kind} on {at}"))?;
-    }
+    ])?;
     // The kernel counts how often a program ran: what `taken` is compared with.
     std::fs::write("/proc/sys/kernel/bpf_stats_enabled", "1").context("switching run counts on")
+}
+
+fn mount_each(mounts: &[(&str, &str)]) -> anyhow::Result<()> {
+    for (kind, at) in mounts {
+        mount(*kind, *at, *kind, MountFlags::empty(), None).with_context(|| format!("mounting {kind} on {at}"))?;
+    }
+    Ok(())
 }
 
 /// `uname -r`.

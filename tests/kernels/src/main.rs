@@ -9,6 +9,7 @@ mod machine;
 mod profile;
 mod programs;
 mod scenes;
+mod sleep;
 mod verifier;
 
 use std::process::ExitCode;

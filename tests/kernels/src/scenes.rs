@@ -14,12 +14,15 @@ use serde_json::{Map, Value, json};
 use crate::{
     hotplug, profile,
     programs::{Program, while_running},
+    sleep,
 };
 
 /// Samples a second and CPU.
 const RATE: u32 = 499;
 /// How often the ring is looked at.
 const TURN: Duration = Duration::from_millis(100);
+/// How often the agent looks at it.
+const AGENTS_TURN: Duration = Duration::from_secs(1);
 /// A scene that takes longer than this hangs.
 const LIMIT: Duration = Duration::from_secs(120);
 /// What a program sleeps first: emulated parsers are slow, and what is judged here is not
@@ -72,6 +75,19 @@ pub fn play() -> anyhow::Result<Value> {
     cycled?;
     let after = sums(&counters, start);
 
+    let mut slept = Value::Null;
+    if sleep::is_known() {
+        let mut sleeper = vec![Program::start("sleeper", &["6", "0"])?];
+        for _ in 0..20 {
+            recorder.turn(TURN)?;
+        }
+        slept = sleep::sleep(|| Ok(recorder.turn(AGENTS_TURN)?))?;
+        scene(&mut recorder, &mut sleeper)?;
+        let mut awake = vec![Program::start("awake_1", &["3", "0"])?, Program::start("awake_2", &["3", "0"])?];
+        scene(&mut recorder, &mut awake)?;
+    }
+    let after_sleep = sums(&counters, start);
+
     let recording = recorder.finish()?;
     Ok(json!({
         "rate": RATE,
@@ -84,6 +100,9 @@ pub fn play() -> anyhow::Result<Value> {
         "begin": begin,
         "before_hotplug": before,
         "after_hotplug": after,
+        "slept": slept,
+        "sleepers_times": sleep::times(&recording, "sleeper"),
+        "after_sleep": after_sleep,
         "ran": kernels_own.runs()?,
     }))
 }

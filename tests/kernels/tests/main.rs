@@ -16,9 +16,10 @@ mod host {
     pub mod image;
     pub mod judge;
     pub mod machine;
+    pub mod programs;
 }
 
-use host::{budget, guest, image::Kernel, judge};
+use host::{budget, guest, image::Kernel, judge, machine::Machine, programs};
 
 const AMD64: &str = "amd64";
 const ARM64: &str = "arm64";
@@ -40,9 +41,11 @@ fn main() -> ExitCode {
 /// Boots the newest kernel of a series and judges all that the guest tells.
 fn functional(series: &str, architecture: &'static str) -> Outcome {
     let kernel = Kernel::find(series, architecture)?;
-    let told = guest::run(&kernel)?;
-    println!("kernel {} ({}, {})", told.kernel, kernel.package, architecture);
-    budget::check(&kernel, &told.kernel, &told.verifier);
-    judge::judge(&told.scenes);
+    let files = programs::file_system(Machine::of(architecture))?;
+    let told = guest::run(&kernel, "", files, &["kernel", "verifier", "scenes"])?;
+    let release = told["kernel"].as_str().unwrap();
+    println!("kernel {release} ({}, {architecture})", kernel.package);
+    budget::check(&kernel, release, &told["verifier"]);
+    judge::judge(&told["scenes"]);
     Ok(())
 }

@@ -4,6 +4,8 @@
 use everflame_tests::statistics::chi_square;
 use serde_json::Value;
 
+/// Seconds within which the agent looks at its clock, on a busy host.
+const LOOK: f64 = 2.0;
 const WORK: [&str; 3] = ["work_a", "work_b", "work_c"];
 
 /// Judges one guest.
@@ -19,7 +21,8 @@ pub fn judge(scenes: &Value) {
     }
     whole(scenes, "deep", "bottom", 100, |frames| frames.ends_with(";main;dig*301;bottom"));
     interrupted(scenes);
-    hotplug(scenes);
+    comes_back(scenes, "CPU 1 had gone and come", ["after_1", "after_2"]);
+    slept(scenes);
 }
 
 /// A handler that interrupts a handler. While arm64 delivers a signal it writes the handler's
@@ -54,7 +57,7 @@ fn account(scenes: &Value) {
     // An emulated clock is late by whole periods where the host is busy: those are missed. The
     // gap at each move of the period, one a second and CPU, is not counted: 1 % of the ticks on
     // a busy host, 3.5 % on one with seven times more to do than it can.
-    for (name, least) in [("before_hotplug", 0.9), ("after_hotplug", 0.0)] {
+    for (name, least) in [("before_hotplug", 0.9), ("after_hotplug", 0.0), ("after_sleep", 0.0)] {
         let sums = &scenes[name];
         let known = |sums: &Value| ["taken", "missed_sure", "missed_perhaps_idle"].map(|name| number(&sums[name]));
         let came = known(sums).iter().sum::<u64>() - known(&scenes["begin"]).iter().sum::<u64>();
@@ -113,12 +116,42 @@ fn in_function<'a>(
     (found, broken)
 }
 
-/// CPU 1 was away for half a second: programs that start later are seen on it again.
-fn hotplug(scenes: &Value) {
+/// CPU 1 was away: programs that start later are seen on it again.
+fn comes_back(scenes: &Value, when: &str, programs: [&str; 2]) {
     let on = |process: &str, cpu: &str| scenes["processes"][process]["cpus"][cpu].as_u64().unwrap_or(0);
-    let after = ["0", "1"].map(|cpu| on("after_1", cpu) + on("after_2", cpu));
-    println!("after CPU 1 had gone and come: {after:?} samples on the two");
+    let after = ["0", "1"].map(|cpu| programs.map(|program| on(program, cpu)).iter().sum::<u64>());
+    println!("after {when}: {after:?} samples on the two");
     assert!(after[1] * 4 > after[0] + after[1], "CPU 1 came back and is not sampled: {after:?}");
+}
+
+/// The machine slept for seconds, with a program under way: none of its samples is of that time,
+/// and it is sampled afterwards. What is taken between the wake and the agent's next look, at
+/// most a second later, is dated as if there had been no sleep.
+fn slept(scenes: &Value) {
+    let sleep = &scenes["slept"];
+    if sleep.is_null() {
+        println!("slept: this machine cannot sleep and be woken: not tried");
+        return;
+    }
+    let [down, up, awake] = ["down", "up", "awake"].map(|name| sleep[name].as_f64().unwrap());
+    let times = scenes["sleepers_times"].as_array().unwrap();
+    let between = |from: f64, until: f64| -> u64 {
+        let within = times.iter().filter(|point| (from..until).contains(&point[0].as_f64().unwrap()));
+        within.map(|point| number(&point[1])).sum()
+    };
+    // Of the time between `down` and `up` it was awake for `awake`, at either end.
+    let look = down + awake + LOOK;
+    let (before, early, dark, after) =
+        (between(0.0, down), between(down + awake, look), between(look, up - awake), between(up, f64::MAX));
+    println!(
+        "slept {:.1} of {:.1} s: {before} samples before, {after} after, {early} of the first look, {dark} asleep",
+        up - down - awake,
+        up - down
+    );
+    assert!(up - awake - look > 2.0, "too little sleep to judge: {sleep}");
+    assert_eq!(dark, 0, "samples of the time of sleep: {times:?}");
+    assert!(before >= 100 && after >= 100, "sampled before and after: {times:?}");
+    comes_back(scenes, "the sleep", ["awake_1", "awake_2"]);
 }
 
 fn number(value: &Value) -> u64 {
