@@ -4,8 +4,8 @@
 #
 #   scripts/kubernetes.sh        builds or fetches what is missing, prints the folder
 #   scripts/kubernetes.sh find   only looks: the folder, or ends with 77
-#   scripts/kubernetes.sh tools, find-tools   the same for helm and kustomize, which Debian
-#                                lacks: by `go install`
+#   scripts/kubernetes.sh tools, find-tools   the same for helm, kustomize and OpenTelemetry's
+#                                collector, which Debian lacks: from Go's modules
 #
 # Debian packages of Kubernetes only the client, but its source package holds all of it. The
 # build takes 10 to 15 minutes on two idle cores, once: the result is kept, with checksums, in
@@ -20,6 +20,7 @@ VERSION=1.20.2
 RECIPE=2          # raised when the folder's content changes
 HELM=v3.19.5
 KUSTOMIZE=v5.7.1
+COLLECTOR=v0.165.0
 top=$(dirname "$cache")
 # An apt of its own beside that of the kernels' tests, which may run at the same time.
 cache="$top/kubernetes-packages"
@@ -27,7 +28,8 @@ mkdir -p "$cache/apt/partial"
 sources="$cache/apt/kubernetes.list"
 out="$top/kubernetes-$VERSION-$RECIPE"
 work="$out.build"
-tools="$top/kubernetes-tools-$HELM-$KUSTOMIZE"
+tools="$top/kubernetes-tools-$HELM-$KUSTOMIZE-$COLLECTOR"
+collector=$(realpath ../kubernetes/collector)
 
 say() { echo "kubernetes: $*" >&2; }
 die() { say "$@" && exit 1; }
@@ -41,7 +43,7 @@ find)
     echo "$out" && exit
     ;;
 find-tools)
-    whole "$tools" || { say "there is no helm and kustomize in $tools: run scripts/kubernetes.sh tools" && exit 77; }
+    whole "$tools" || { say "there is no helm, kustomize and collector in $tools: run scripts/kubernetes.sh tools" && exit 77; }
     echo "$tools" && exit
     ;;
 build | tools) ;;
@@ -58,13 +60,24 @@ flock 9
 
 if [ "${1:-build}" = tools ]; then
     if ! whole "$tools"; then
-        command -v go >/dev/null || die "helm and kustomize need Go 1.24 or newer in PATH"
+        command -v go >/dev/null || die "helm, kustomize and the collector need Go 1.24 or newer in PATH"
         mkdir -p "$tools.part"
         for tool in "helm.sh/helm/v3/cmd/helm@$HELM" "sigs.k8s.io/kustomize/kustomize/v5@$KUSTOMIZE"; do
             say "building $tool"
             (cd "$tools.part" && GOFLAGS=-trimpath CGO_ENABLED=0 GOBIN=$PWD nice -n 19 go install -ldflags="-s -w" "$tool") ||
                 die "cannot build $tool: Go 1.24 or newer and its module proxy are needed"
         done
+        say "building OpenTelemetry's collector $COLLECTOR"
+        rm -rf "$tools.source" && mkdir "$tools.source" && cp "$collector/main.go" "$tools.source/"
+        (
+            cd "$tools.source"
+            export GOFLAGS="-trimpath -mod=mod" CGO_ENABLED=0
+            go mod init otelcol && go get "go.opentelemetry.io/collector/otelcol@$COLLECTOR" \
+                "go.opentelemetry.io/collector/receiver/otlpreceiver@$COLLECTOR" \
+                "go.opentelemetry.io/collector/exporter/otlpexporter@$COLLECTOR" && go mod tidy &&
+                nice -n 19 go build -ldflags="-s -w" -o "$tools.part/otelcol" .
+        ) >&2 || die "cannot build the collector: Go 1.25 or newer and its module proxy are needed"
+        rm -rf "$tools.source"
         keep "$tools.part" "$tools"
     fi
     echo "$tools" && exit

@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs)]
 
 pub mod cgroups;
+pub mod endpoint;
 pub mod images;
 pub mod kubectl;
 pub mod monitoring;

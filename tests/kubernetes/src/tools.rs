@@ -5,7 +5,7 @@ use std::process::Command;
 
 use everflame_tests::{Skip, machine};
 
-/// The folder of helm and kustomize, or why there is none.
+/// The folder of helm, kustomize and OpenTelemetry's collector, or why there is none.
 pub fn folder() -> Result<PathBuf, Skip> {
     let found = machine::finish(Command::new(machine::repository().join("scripts/kubernetes.sh")).arg("find-tools"));
     match found.status.success() {
