@@ -4,7 +4,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread::JoinHandle,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
@@ -137,6 +137,7 @@ impl Agent {
             pins_removed,
             tally,
             waited: Arc::clone(lanes.waited()),
+            unreadable_births: Arc::clone(sampling.unreadable_births()),
             gate: gate.as_ref().map(|gate| Arc::clone(gate.figures())),
             watch,
         };
@@ -266,6 +267,7 @@ struct Figures {
     pins_removed: u64,
     tally: Arc<Tally>,
     waited: Arc<Waited>,
+    unreadable_births: Arc<AtomicU64>,
     gate: Option<Arc<GateFigures>>,
     watch: Option<Watch>,
 }
@@ -299,6 +301,8 @@ impl Status for Figures {
         ] {
             metrics.counter(name, help, &[], count as f64);
         }
+        let help = "Control groups that the kernel told of in a way that could not be understood.";
+        metrics.counter("cgroups_unreadable", help, &[], self.unreadable_births.load(Ordering::Relaxed) as f64);
         self.waited.metrics(metrics);
         if let Some(gate) = &self.gate {
             gate.metrics(metrics);

@@ -3,6 +3,7 @@
 
 use std::{
     collections::VecDeque,
+    sync::{Arc, atomic::AtomicU64},
     time::{Duration, Instant},
 };
 
@@ -230,6 +231,11 @@ impl Sampling {
     /// The kernel's counters.
     pub fn counters(&self) -> CounterMap {
         self.counters
+    }
+
+    /// Control groups that the kernel told of in a way that could not be understood.
+    pub fn unreadable_births(&self) -> &Arc<AtomicU64> {
+        self.births.unreadable()
     }
 
     /// CPUs that are sampled now.
