@@ -9,6 +9,7 @@ pub mod ingest;
 mod lane;
 mod listen;
 pub mod query;
+mod seats;
 pub mod symbols;
 pub mod tls;
 pub mod web;
@@ -45,6 +46,8 @@ pub struct Config {
     pub allowed_hosts: Vec<String>,
     /// Bytes of one ingest request, before and after decompression.
     pub max_request_bytes: usize,
+    /// Connections that one address may have at the same time.
+    pub connections_per_address: usize,
     /// Certificate and key, where the port speaks TLS.
     pub tls: Option<TlsFiles>,
     /// Who may do what.
@@ -61,6 +64,7 @@ impl Config {
             data_dir: data_dir.into(),
             allowed_hosts: Vec::new(),
             max_request_bytes: DEFAULT_MAX_REQUEST_BYTES,
+            connections_per_address: listen::CONNECTIONS_PER_ADDRESS,
             tls: None,
             access: AccessConfig::default(),
             version: env!("CARGO_PKG_VERSION").to_owned(),

@@ -21,10 +21,12 @@ use tokio::{
 };
 use tower::Service;
 
-use crate::{app::App, web};
+use crate::{app::App, seats::Seats, web};
 
 /// Connections at once; more wait to be accepted.
 const MAX_CONNECTIONS: usize = 10_000;
+/// Of one address, unless set: others get in whatever one does.
+pub const CONNECTIONS_PER_ADDRESS: usize = MAX_CONNECTIONS / 2;
 /// Bytes of one request's headers: a report takes up to 16 KiB of them.
 const MAX_HEADER_BYTES: u32 = 64 << 10;
 /// Time in which the headers of a request must have come.
@@ -52,6 +54,7 @@ pub struct PeerAddr(pub SocketAddr);
 pub async fn serve(listener: TcpListener, app: Arc<App>, shutdown: impl Future<Output = ()>) {
     let router = web::router(app.clone());
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let seats = Seats::new(app.config.connections_per_address);
     let (stop, stopping) = watch::channel(false);
     let mut shutdown = pin!(shutdown);
     loop {
@@ -71,9 +74,14 @@ pub async fn serve(listener: TcpListener, app: Arc<App>, shutdown: impl Future<O
                 continue;
             }
         };
+        let Some(seat) = seats.take(peer.ip()) else {
+            app.metrics.refused_connections.fetch_add(1, Ordering::Relaxed);
+            tracing::debug!(%peer, "a connection was refused: its address has too many");
+            continue;
+        };
         let (app, router, stopping) = (app.clone(), router.clone(), stopping.clone());
         tokio::spawn(async move {
-            let _place = place;
+            let _held = (place, seat);
             welcome(stream, peer, &app, router, stopping).await;
         });
     }

@@ -3,7 +3,11 @@
 
 mod common;
 
-use std::io::{Read, Write};
+use std::{
+    io::{Read, Write},
+    net::TcpStream,
+    time::{Duration, Instant},
+};
 
 use common::{
     batch::{Made, now, report},
@@ -21,6 +25,7 @@ use proptest::{
     test_runner::TestRunner,
 };
 use prost::Message;
+use tokio::net::TcpSocket;
 
 /// Bytes that compress to next to nothing.
 const BOMB: usize = 200 << 20;
@@ -95,6 +100,47 @@ fn a_configured_name_is_let_in() {
         ))
     };
     assert_eq!((get("profiles.example"), get("Profiles.Example:8443"), get("other.example")), (200, 200, 403));
+}
+
+#[test]
+fn an_address_with_too_many_connections_gets_no_more() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut config = Config::new("127.0.0.1:0".parse().expect("an address"), directory.path());
+    config.connections_per_address = 3;
+    let server = Running::with(config, store(directory.path()));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let connect = |from: &str| {
+        let _entered = runtime.enter();
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.bind(format!("{from}:0").parse().expect("an address")).expect("bound");
+        let stream = runtime.block_on(socket.connect(server.address)).expect("connected").into_std().expect("a stream");
+        stream.set_nonblocking(false).expect("set");
+        stream
+    };
+    let answers = |mut stream: &TcpStream| {
+        let request = format!("GET /healthz HTTP/1.1\r\nhost: {}\r\n\r\n", server.address);
+        stream.set_read_timeout(Some(Duration::from_secs(10))).expect("set");
+        let sent = stream.write_all(request.as_bytes());
+        sent.and_then(|()| stream.read(&mut [0; 12])).is_ok_and(|read| read > 0)
+    };
+    let held: Vec<TcpStream> = (0..3).map(|_| connect("127.0.0.1")).collect();
+    assert!(held.iter().all(answers));
+    assert!(!answers(&connect("127.0.0.1")), "one too many");
+    let other = connect("127.0.0.2");
+    assert!(answers(&other), "others get in");
+    drop(held);
+    wait_until(|| answers(&connect("127.0.0.1")));
+    let metrics = server.get("/metrics").text();
+    let line = metrics.lines().find_map(|line| line.strip_prefix("everflame_refused_connections_total "));
+    assert!(line.expect("a figure").parse::<u64>().expect("a number") >= 1);
+}
+
+fn wait_until(done: impl Fn() -> bool) {
+    let until = Instant::now() + Duration::from_secs(20);
+    while !done() {
+        assert!(Instant::now() < until, "it takes too long");
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
 
 #[test]

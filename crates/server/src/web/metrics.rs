@@ -48,6 +48,8 @@ pub struct Metrics {
     pub refused_callers: AtomicU64,
     /// Connections whose TLS handshake failed.
     pub failed_handshakes: AtomicU64,
+    /// Connections refused because their address had too many.
+    pub refused_connections: AtomicU64,
     responses: [AtomicU64; STATUSES.len()],
 }
 
@@ -171,6 +173,8 @@ fn access(text: &mut Text, app: &App) {
     text.counter("everflame_tokens_unreadable_total", "Times the tokens could not be read.", &access.tokens.unreadable);
     text.gauge("everflame_sessions", "Sessions of browsers.", access.sessions.len() as u64);
     text.counter("everflame_sessions_evicted_total", "Sessions ended by the limit.", &access.sessions.evicted);
+    let help = "Connections refused because their address had too many.";
+    text.counter("everflame_refused_connections_total", help, &app.metrics.refused_connections);
     let help = "Connections whose TLS handshake failed.";
     text.counter("everflame_tls_failed_handshakes_total", help, &app.metrics.failed_handshakes);
     if let Some(tls) = &app.tls {
