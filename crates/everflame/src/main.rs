@@ -1,4 +1,4 @@
-//! The program: command line, `up`, `agent`, `server`, `record`, `top`, `symbols`, `token`, `doctor`.
+//! The program: command line, `up`, `agent`, `server`, `record`, `top`, `diff`, `symbols`, `token`, `doctor`.
 //!
 //! Exit codes: 0 done, 1 failed, 2 wrong use; a failure is one line on standard error that
 //! says what to do.
@@ -7,11 +7,13 @@ mod agent;
 mod also;
 mod client;
 mod config_file;
+mod diff;
 mod doctor;
 mod filter;
 mod logging;
 mod node;
 mod options;
+mod print;
 mod privileges;
 mod record;
 mod secret;
@@ -43,10 +45,10 @@ fn main() -> ExitCode {
         Command::Server(options) => server::run(options),
         Command::Record(options) => return record::run(options).unwrap_or_else(failed),
         Command::Top(options) => top::run(options),
+        Command::Diff(options) => diff::run(options),
         Command::Symbols { command } => symbols::run(command),
         Command::Token { command } => token::run(command),
         Command::Doctor(options) => return doctor::run(options).unwrap_or_else(failed),
-        Command::Diff(_) => return wrong_use("`diff` is not in this version: compare two runs of `top --output json`"),
         Command::InternalWorker => Ok(()), // taken above
     };
     match done {

@@ -6,7 +6,7 @@ use std::{net::SocketAddr, path::PathBuf};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use everflame_agent::Memory;
 
-use crate::{also::AlsoOptions, filter::FilterOptions, secret::SecretOptions, token::TokenCommand};
+use crate::{also::AlsoOptions, diff::DiffOptions, filter::FilterOptions, secret::SecretOptions, token::TokenCommand};
 
 /// Sees what every process spends its time on, with nothing changed in any process.
 #[derive(Debug, Parser)]
@@ -36,9 +36,8 @@ pub enum Command {
     Record(RecordOptions),
     /// Functions that use most, from a server
     Top(TopOptions),
-    /// Differences between two times (not in this version)
-    #[command(hide = true)]
-    Diff(NotYet),
+    /// Functions that use more or less than before, or than elsewhere
+    Diff(DiffOptions),
     /// Symbol indexes of a server
     Symbols {
         /// What to do with them.
@@ -56,14 +55,6 @@ pub enum Command {
     /// Parses other programs' files for the agent, without its privileges
     #[command(hide = true, name = "internal-worker")]
     InternalWorker,
-}
-
-/// Swallows the options of a command that is not there yet.
-#[derive(Debug, Args)]
-pub struct NotYet {
-    /// Whatever was given.
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
-    pub rest: Vec<String>,
 }
 
 /// How often to sample.

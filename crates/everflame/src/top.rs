@@ -2,10 +2,7 @@
 
 use std::io::{self, Write};
 
-use crate::{
-    client::Client,
-    options::{Output, TopOptions},
-};
+use crate::{client::Client, options::TopOptions, print::print};
 
 /// Asks and prints.
 pub fn run(options: TopOptions) -> anyhow::Result<()> {
@@ -24,18 +21,10 @@ pub fn run(options: TopOptions) -> anyhow::Result<()> {
             ("offset", &offset),
         ],
     )?;
-    let mut out = io::stdout().lock();
-    let written = match options.output {
-        Output::Json => serde_json::to_writer(&mut out, &answer).map_err(io::Error::from).and_then(|()| writeln!(out)),
-        Output::Table => table(&mut out, &answer),
-    };
-    match written {
-        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        other => Ok(other?),
-    }
+    print(options.output, &answer, table)
 }
 
-fn table(out: &mut impl Write, answer: &serde_json::Value) -> io::Result<()> {
+fn table(out: &mut dyn Write, answer: &serde_json::Value) -> io::Result<()> {
     let all = answer["samples"].as_f64().unwrap_or(0.0);
     let unit = answer["unit"].as_str().unwrap_or("");
     let rows = answer["rows"].as_array().map(Vec::as_slice).unwrap_or_default();

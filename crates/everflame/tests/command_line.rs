@@ -13,12 +13,13 @@ use std::{
 use common::everflame;
 use rustix::process::{Pid, Signal, kill_process};
 
-const COMMANDS: [&[&str]; 14] = [
+const COMMANDS: [&[&str]; 15] = [
     &["up"],
     &["agent"],
     &["server"],
     &["record"],
     &["top"],
+    &["diff"],
     &["symbols"],
     &["symbols", "push"],
     &["symbols", "list"],
@@ -186,6 +187,16 @@ fn what_the_server_finds_wrong_is_wrong_use() {
     let said = wrong_use(&mut everflame(&["top", "--server", &server.url, "--query", "{"]));
     assert!(said.contains("label name"), "{said}");
     wrong_use(&mut everflame(&["top", "--server", &server.url, "--from", "now", "--until", "now-1h"]));
+    let diff = |more: &[&str]| output(everflame(&["diff", "--server", &server.url]).args(more));
+    for wrong in [["--base-query", "{"], ["--base-from", "now+1h"], ["--group", "a,b,c,d,e,f,g,h,i"]] {
+        let said = wrong_use(everflame(&["diff", "--server", &server.url]).args(wrong));
+        assert!(said.contains(&wrong[0][2..].replace('-', "_")), "{said}");
+    }
+    let nothing = diff(&[]);
+    assert!(nothing.status.success() && nothing.stdout.starts_with(b"no samples match"), "{nothing:?}");
+    let range = ["--from", "100", "--until", "200", "--base-until", "90", "--output", "json"];
+    let answer: serde_json::Value = serde_json::from_slice(&diff(&range).stdout).expect("JSON");
+    assert_eq!((&answer["base"]["samples"], answer["base"]["until"].as_f64()), (&0.into(), Some(90.0)), "{answer}");
     let bare = server.url.trim_start_matches("http://").to_owned();
     assert!(output(&mut everflame(&["top", "--server", &bare])).status.success());
     server.signal(Signal::INT);

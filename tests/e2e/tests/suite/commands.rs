@@ -85,6 +85,15 @@ pub fn top_and_doctor() -> Outcome {
     let table = output(&mut command(&["top", "--server", up.api().url(), "--query", query]));
     assert!(table.contains("work_a") && table.contains("work_b"), "{table}");
 
+    // Beside a program that was not there, all of it is more.
+    let mut diff = command(&["diff", "--server", up.api().url(), "--query", query, "--from", "now-1h"]);
+    let table =
+        output(diff.args(["--base-query", "{process=\"none\"}", "--base-from", "now-1h", "--base-until", "now"]));
+    let line = table.lines().find(|line| line.contains(" work_a")).unwrap_or_else(|| panic!("{table}"));
+    let figures: Vec<f64> = line.split_whitespace().take(6).map(|f| f.trim_end_matches('%').parse().unwrap()).collect();
+    let share = 100.0 * rows[0]["self"].as_f64().unwrap() / answer["samples"].as_f64().unwrap();
+    assert!((figures[0] - share).abs() < 3.0 && figures[1] == 0.0 && figures[2] == figures[0], "{share} %: {table}");
+
     let text = output(&mut command(&["doctor", "--output", "json"]));
     let checks: Value = serde_json::from_str(&text).unwrap();
     let checks = checks.as_array().unwrap();
