@@ -215,7 +215,9 @@ struct Groups(PathBuf);
 
 impl Groups {
     fn new() -> Result<Self, Skip> {
-        let hierarchy = HIERARCHIES.iter().find(|path| Path::new(path).join("cgroup.controllers").exists());
+        let hierarchy = HIERARCHIES
+            .iter()
+            .find(|path| Path::new(path).join("cgroup.controllers").try_exists().is_ok_and(|there| there));
         let hierarchy = hierarchy.ok_or_else(|| Skip("needs control groups of version 2".into()))?;
         let path = Path::new(hierarchy).join(format!("everflame-pods-{}", std::process::id()));
         std::fs::create_dir(&path).map_err(|e| Skip(format!("needs a control group to make: {e}")))?;
