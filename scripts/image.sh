@@ -30,7 +30,8 @@ authorities=/etc/ssl/certs/ca-certificates.crt
 [ -s "$authorities" ] || die "$authorities is missing: install ca-certificates"
 
 work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
+# What buildah unpacked may not be writable, even to its owner.
+trap 'chmod -R u+rwX "$work" && rm -rf "$work"' EXIT
 mkdir -p "$work/context" "$output"
 cp "$authorities" "$work/context/"
 platforms=()

@@ -5,6 +5,7 @@
 set -euo pipefail
 deb=$(realpath "$1")
 top=$(mktemp -d)
+trap 'umount --lazy "$top" && rmdir "$top"' EXIT
 mount -t tmpfs tmpfs "$top"
 mkdir "$top/upper" "$top/work" "$top/tree"
 mount -t overlay overlay -o "lowerdir=/,upperdir=$top/upper,workdir=$top/work" "$top/tree"
@@ -24,6 +25,12 @@ inside everflame server --config /etc/everflame/server.toml --listen 127.0.0.1:0
 there var/lib/everflame-server/server
 inside everflame agent --config /etc/everflame/agent.toml --endpoint http://127.0.0.1:9 --listen 127.0.0.1:0 --duration 1
 there var/lib/everflame-agent/spool
+# The unit's user is one of its own; a token that root makes beside it is that user's too.
+data=/var/lib/everflame-server
+rm -rf "$top/tree$data" && install -d -o 61234 -g 61234 "$top/tree$data"
+inside setpriv --reuid 61234 --regid 61234 --clear-groups everflame server --config /etc/everflame/server.toml --listen 127.0.0.1:0 --duration 1
+inside everflame token create --role admin --data "$data" >/dev/null
+[ "$(stat -c %u:%g "$top/tree$data/server/tokens.json")" = 61234:61234 ]
 echo "package: used"
 
 echo "# a person's own line" >>"$top/tree/etc/everflame/agent.toml"

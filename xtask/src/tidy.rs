@@ -7,6 +7,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 
 mod edges;
+mod features;
 mod text;
 
 /// Something that breaks a rule.
@@ -24,6 +25,7 @@ pub struct Finding {
 pub fn run(repository: &Path) -> Result<()> {
     let files = files(repository)?;
     let mut findings = edges::check(repository)?;
+    findings.extend(features::check(repository)?);
     let mut advice = Vec::new();
     for file in &files {
         // A file may have been deleted and not yet committed; a picture is no text.

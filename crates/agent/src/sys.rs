@@ -200,3 +200,16 @@ pub fn give_memory_back() {
         unsafe { libc::mallopt(parameter, value) };
     }
 }
+
+unsafe extern "C" {
+    fn __nss_configure_lookup(database: *const libc::c_char, services: *const libc::c_char) -> libc::c_int;
+}
+
+/// Makes the C library look up names of hosts by /etc/hosts and /etc/resolv.conf, whatever
+/// nsswitch.conf says: for other ways a static program would load this machine's modules, and with
+/// them another C library, which it may not fit. Call before there are threads.
+pub fn names_by_hosts_and_dns() {
+    // SAFETY: both end in a zero and live for good; the library copies what it needs of them.
+    let result = unsafe { __nss_configure_lookup(c"hosts".as_ptr(), c"files dns".as_ptr()) };
+    debug_assert_eq!(result, 0, "both ways are built in");
+}

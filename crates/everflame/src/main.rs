@@ -32,6 +32,7 @@ fn main() -> ExitCode {
     if std::env::args_os().nth(1).is_some_and(|a| a == "internal-worker") {
         return everflame_agent::worker::main();
     }
+    everflame_agent::sys::names_by_hosts_and_dns();
     let cli = match config_file::parse() {
         Ok(cli) => cli,
         Err(e) => return wrong_use(&format!("{e:#}")),

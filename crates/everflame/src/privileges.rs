@@ -1,6 +1,7 @@
 //! Who runs as whom. The sampler needs privileges; the web server does not get them: before
 //! it opens a file or a port of its own it gives up its capabilities, and as root becomes
-//! `nobody`, unless it may not change users, as in containers.
+//! `nobody` (or whose room in the data directory it is already, as a service manager's user),
+//! unless it may not change users, as in containers.
 
 use std::{
     fs::{self, File},
@@ -59,14 +60,23 @@ fn give_up_capabilities() -> anyhow::Result<()> {
 /// The server's room in a data directory.
 const SERVER_ROOM: &str = "server";
 
+/// As whom root starts the server over: whose the room is already, so that commands beside a
+/// server that runs as a user of its own take nothing away from it; else `nobody`.
+fn user_of(room: &Path) -> (u32, u32) {
+    match fs::symlink_metadata(room) {
+        Ok(facts) if facts.is_dir() && facts.uid() != 0 && facts.gid() != 0 => (facts.uid(), facts.gid()),
+        _ => (NOBODY, NOBODY),
+    }
+}
+
 /// Makes the data directory with the server's room in it, and as root gives that room to
-/// `nobody`. The directory itself and the sampler's spool in it stay root's: the server
+/// `nobody`, unless it is some user's. The directory itself and the sampler's spool in it stay root's: the server
 /// must not be able to put anything in the sampler's way.
 pub fn prepare_data(data: &Path) -> anyhow::Result<()> {
     let room = data.join(SERVER_ROOM);
     fs::create_dir_all(&room)
         .with_context(|| format!("cannot make the directory {}: choose another with --data", room.display()))?;
-    if may_change_users() {
+    if may_change_users() && user_of(&room).0 == NOBODY {
         give_away(&room).with_context(|| {
             format!("cannot give {} to the unprivileged server: choose another directory with --data", room.display())
         })?;
@@ -97,7 +107,8 @@ pub fn unprivileged(data: &Path) -> anyhow::Result<Command> {
     let mut command = Command::new("/proc/self/exe");
     command.stdin(Stdio::from(directory)).env(DATA_ON_STDIN, fs::canonicalize(data).unwrap_or_else(|_| data.into()));
     if may_change_users() {
-        command.uid(NOBODY).gid(NOBODY);
+        let (user, group) = user_of(&room);
+        command.uid(user).gid(group);
     }
     Ok(command)
 }
