@@ -211,6 +211,14 @@ targets() {
             cannot "fetch nginx: run apt-get download nginx in $cache/nginx, then dpkg-deb -x it there"
         fi
     fi
+    # promtool judges what the guides say of Prometheus; its package would start a server too.
+    if [ ! -x "$cache/prometheus/usr/bin/promtool" ]; then
+        say "fetching promtool"
+        refresh
+        rm -rf "$cache/prometheus" && mkdir -p "$cache/prometheus"
+        (cd "$cache/prometheus" && apt-get download -qq prometheus 2>/dev/null && dpkg-deb -x prometheus_*.deb . &&
+            rm prometheus_*.deb usr/bin/prometheus) || say "no promtool: the test of the guides' rules is skipped"
+    fi
     ln -sfn /usr/bin/redis-check-rdb "$cache/redis-server"
     # Files of arm64 whose unwind data is read, and musl to link with.
     tests/kernels/cross.sh "$cache/arm64" arm64 libc6 libgcc-s1 libstdc++6 libssl3 libpython3.11 busybox-static musl musl-dev ||

@@ -8,6 +8,7 @@ pub mod api;
 pub mod container;
 pub mod everflame;
 pub mod graph;
+pub mod guide;
 pub mod image;
 pub mod judge;
 pub mod kernel;

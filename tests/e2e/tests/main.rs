@@ -14,6 +14,7 @@ mod suite {
     pub mod exporters;
     pub mod filters;
     pub mod guard;
+    pub mod guides;
     pub mod images;
     pub mod known_truth;
     pub mod lives;
@@ -108,6 +109,10 @@ fn main() -> ExitCode {
         ("commands::record_ends_as_its_command", commands::record_ends_as_its_command),
         ("commands::top_and_doctor", commands::top_and_doctor),
         ("commands::wrong_use_ends_with_2", commands::wrong_use_ends_with_2),
+        ("guides::quick_start", guides::quick_start),
+        ("guides::operations", guides::operations),
+        ("guides::integration", guides::integration),
+        ("guides::troubleshooting", guides::troubleshooting),
         ("browser::the_page_in_a_real_browser", browser::the_page_in_a_real_browser),
     ])
 }

@@ -6,6 +6,7 @@
 
 mod admission;
 mod faults;
+mod guides;
 mod monitoring;
 mod secrets;
 mod types;
