@@ -134,7 +134,7 @@ fn selections(base: i64) -> impl Strategy<Value = Selection> {
 
 fn check(store: &Embedded, reference: &Reference, selection: &Selection) {
     for group in [&[][..], &["process"], &["service", "thread"], &["pid", "span", "workload"], &["cpu"]] {
-        let group: Vec<String> = group.iter().map(|name| everflame_store::resolve_label(name)).collect();
+        let group: Vec<String> = group.iter().map(|name| everflame_profile::resolve_label(name)).collect();
         let sums = store.stacks(selection, &group).unwrap();
         assert_eq!(written_out(&sums), reference.stacks(selection, &group), "{selection:?} by {group:?}");
         assert!(sums.covered.from <= selection.from && sums.covered.until >= selection.until);
