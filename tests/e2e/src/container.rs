@@ -91,7 +91,7 @@ impl Container<'_> {
             let at = root.join(inside.trim_start_matches('/'));
             if outside.is_dir() {
                 std::fs::create_dir_all(at).unwrap();
-            } else if !at.exists() {
+            } else if !at.try_exists().unwrap() {
                 std::fs::create_dir_all(at.parent().unwrap()).unwrap();
                 std::fs::File::create(at).unwrap();
             }
