@@ -1,6 +1,6 @@
 //! `server`: takes profiles, keeps them, answers queries, shows them.
 
-use std::{future::Future, io::Write, sync::Arc, time::Duration};
+use std::{future::Future, io::Write, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use everflame_server::{Config, Server, access::AccessConfig, tls::TlsFiles};
@@ -16,6 +16,9 @@ pub fn run(options: ServerOptions) -> anyhow::Result<()> {
             WrongUse("--clickhouse is not in this version: leave it out to use the embedded store".into()).into()
         );
     }
+    // Entering changes the directory.
+    let [certificate, key, admin_token_file] =
+        [&options.tls_cert_file, &options.tls_key_file, &options.admin_token_file].map(absolute);
     let (data, shown) = privileges::enter(&options.data)?;
     let store = Embedded::open(everflame_store::Options {
         retention_age: Duration::from_secs(options.retention.retention_hours * 3600),
@@ -29,13 +32,9 @@ pub fn run(options: ServerOptions) -> anyhow::Result<()> {
         let config = Config {
             allowed_hosts: options.allowed_hosts.clone(),
             max_request_bytes: options.max_request_bytes,
-            tls: options
-                .tls_cert_file
-                .clone()
-                .zip(options.tls_key_file.clone())
-                .map(|(certificate, key)| TlsFiles { certificate, key }),
+            tls: certificate.zip(key).map(|(certificate, key)| TlsFiles { certificate, key }),
             access: AccessConfig {
-                admin_token_file: options.admin_token_file.clone(),
+                admin_token_file,
                 own_agent: privileges::own_agent(),
                 no_auth: options.insecure_no_auth,
                 per_address: options.requests_per_address,
@@ -56,6 +55,11 @@ pub fn run(options: ServerOptions) -> anyhow::Result<()> {
     drop(runtime);
     store.flush().context("writing what is in memory")?;
     Ok(())
+}
+
+/// A file wherever this process goes.
+fn absolute(file: &Option<PathBuf>) -> Option<PathBuf> {
+    file.as_ref().map(|file| std::path::absolute(file).unwrap_or_else(|_| file.clone()))
 }
 
 /// The one line on standard output that says where to go.
