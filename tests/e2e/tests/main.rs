@@ -9,6 +9,7 @@ mod suite {
     pub mod commands;
     pub mod conservation;
     pub mod containers;
+    pub mod emulated;
     pub mod envoy;
     pub mod examiner;
     pub mod exporters;
@@ -67,6 +68,7 @@ fn main() -> ExitCode {
         ("images::server_without_rights", images::server_without_rights),
         ("images::agent_with_six_capabilities", images::agent_with_six_capabilities),
         ("images::names_and_certificates", images::names_and_certificates),
+        ("emulated::the_arm64_program", emulated::the_arm64_program),
         ("packages::the_units_are_sound", packages::the_units_are_sound),
         ("packages::lintian_finds_no_error", packages::lintian_finds_no_error),
         ("packages::installed_used_and_purged", packages::installed_used_and_purged),

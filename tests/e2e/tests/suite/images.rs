@@ -111,8 +111,13 @@ pub fn names_and_certificates() -> Outcome {
     let room = Room::with_names(&at("names.log"));
     // As a kubelet writes it.
     fs::write(&resolv, "search fleet.example example\nnameserver 127.0.0.1\noptions ndots:5\n").unwrap();
-    // As a distribution writes it: modules that a static program must not load.
-    fs::write(&nsswitch, "hosts: files resolve [!UNAVAIL=return] mymachines dns\n").unwrap();
+    // As a distribution may write it: with a module, which a static program must not load. This
+    // one ends whoever does.
+    fs::write(&nsswitch, "hosts: files trap resolve [!UNAVAIL=return] dns\n").unwrap();
+    let trap = at("trap.so");
+    let source = "__attribute__((constructor)) void trap(void) { __asm__(\"syscall\" ::\"a\"(231), \"D\"(99)); }";
+    fs::write(at("trap.c"), source).unwrap();
+    output(Command::new("gcc").args(["-shared", "-nostdlib", "-fPIC", "-o"]).arg(&trap).arg(at("trap.c")));
     let names = ["profiles.fleet.example".to_owned(), "profiles".to_owned()];
     fs::write(&authority, identity(folder.path(), &names)).unwrap();
     fs::create_dir(&data).unwrap();
@@ -131,7 +136,12 @@ pub fn names_and_certificates() -> Outcome {
     let own = [("/etc/resolv.conf", resolv.as_path())];
     let with_file = [own[0], ("/ca.pem", authority.as_path())];
     let bundled = [own[0], ("/etc/ssl/certs/ca-certificates.crt", authority.as_path())];
-    let with_modules = [with_file[0], with_file[1], ("/etc/nsswitch.conf", nsswitch.as_path())];
+    let with_modules = [
+        with_file[0],
+        with_file[1],
+        ("/etc/nsswitch.conf", nsswitch.as_path()),
+        ("/lib/x86_64-linux-gnu/libnss_trap.so.2", trap.as_path()),
+    ];
     let ask = |mounts: &[(&str, &Path)], host: &str, more: &[&str]| {
         let container = Container { capabilities: &[], host_processes: false, user: USER, mounts, ..container };
         let url = format!("https://{host}:4040");
