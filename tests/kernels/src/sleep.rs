@@ -11,6 +11,9 @@ use everflame_agent::Recording;
 use serde_json::{Value, json};
 
 const STATES: &str = "/sys/power/state";
+/// What the sleep to memory is, in brackets: the deep one stops all clocks. Where there is only the
+/// shallow one, the monotonic clock goes on.
+const KINDS: &str = "/sys/power/mem_sleep";
 const ALARM: &str = "/sys/class/rtc/rtc0/wakealarm";
 /// From the setting of the alarm. An emulator whose host is busy spends seconds of it on falling
 /// asleep.
@@ -20,7 +23,7 @@ const TO_MEMORY: &str = "mem";
 
 /// Whether this machine can sleep, and be woken.
 pub fn is_known() -> bool {
-    fs::read_to_string(STATES).is_ok_and(|states| states.contains(TO_MEMORY)) && fs::read_to_string(ALARM).is_ok()
+    fs::read_to_string(KINDS).is_ok_and(|kinds| kinds.contains("[deep]")) && fs::read_to_string(ALARM).is_ok()
 }
 
 /// Sleeps while `turn` goes on, as the agent's own thread would. Tells the Unix times at both
