@@ -101,7 +101,8 @@ impl Container<'_> {
         Bundle(folder)
     }
 
-    fn configuration(&self, arguments: &[&str]) -> Value {
+    /// What a runtime is told, with the program at `/everflame` of `rootfs`.
+    pub fn configuration(&self, arguments: &[&str]) -> Value {
         let sets: &[&str] = match self.user {
             0 => &["bounding", "effective", "permitted"],
             _ => &["bounding", "effective", "permitted", "inheritable", "ambient"],

@@ -20,6 +20,11 @@ pub fn mount_all() -> anyhow::Result<()> {
     std::fs::write("/proc/sys/kernel/bpf_stats_enabled", "1").context("switching run counts on")
 }
 
+/// And what container runtimes and AppArmor's tools want.
+pub fn mount_for_containers() -> anyhow::Result<()> {
+    mount_each(&[("securityfs", "/sys/kernel/security"), ("tmpfs", "/run")])
+}
+
 fn mount_each(mounts: &[(&str, &str)]) -> anyhow::Result<()> {
     for (kind, at) in mounts {
         mount(*kind, *at, *kind, MountFlags::empty(), None).with_context(|| format!("mounting {kind} on {at}"))?;

@@ -4,6 +4,7 @@
 use std::path::Path;
 
 const DIRECTORY: u32 = 0o040_755;
+const FILE: u32 = 0o100_644;
 const PROGRAM: u32 = 0o100_755;
 const CHARACTER_DEVICE: u32 = 0o020_600;
 
@@ -24,6 +25,11 @@ impl Archive {
     pub fn program(&mut self, path: &str, from: &Path) {
         let bytes = std::fs::read(from).unwrap_or_else(|error| panic!("{}: {error}", from.display()));
         self.entry(path, PROGRAM, (0, 0), &bytes);
+    }
+
+    /// A file with this content.
+    pub fn file(&mut self, path: &str, content: &[u8]) {
+        self.entry(path, FILE, (0, 0), content);
     }
 
     /// The device that the first process writes to.
