@@ -169,12 +169,13 @@ fn a_huge_file_keeps_nobody_waiting() {
     let huge = temp.path().join("huge");
     huge::write(&huge, 1_500_000, 160 << 20);
     let file = compile(temp.path(), "other", OBEDIENT, &["-ldl"]);
+    // Before the huge table is begun, which takes no longer than this compiler.
+    let other = compile(temp.path(), "small", &format!("{OBEDIENT}int unlike_the_first;"), &["-ldl"]);
     let tracking = Tracking::start();
     let mut first = Obedient::start(&mut Command::new(&file));
     let inside = first.say(&format!("map {}", huge.display()));
     wait_for("the huge file", || tracking.entry(first.pid, inside).is_some());
     let number = tracking.entry(first.pid, inside).unwrap().executable;
-    let other = compile(temp.path(), "small", &format!("{OBEDIENT}int unlike_the_first;"), &["-ldl"]);
     let second = Obedient::start(&mut Command::new(&other));
     tracking.expect(second.pid, second.marker, &other, "marker", "small");
     let has_huge = || tracking.lists.tables.lock().unwrap().contains_key(&number);
