@@ -302,7 +302,7 @@ mod tests {
         for (text, expected) in [
             ("{a=\"b\"} {c=\"d\"}", "character 9: expected `,` or the end, found `{`"),
             ("{a=\"b\"}, c=\"d\"", "character 10: expected `{`, found `c`"),
-            ("{a=\"b\"}, {c}", "character 13: expected `=`"),
+            ("{a=\"b\"}, {c}", "character 12: expected `=`"),
         ] {
             let error = Selector::parse_list(text).unwrap_err();
             assert!(error.contains(expected), "{text}: {error}");

@@ -7,6 +7,7 @@ use std::{
     io::{self, Write},
     path::Path,
     sync::{Arc, mpsc::sync_channel},
+    time::{Duration, Instant},
 };
 
 use serde::{Deserialize, Serialize};
@@ -31,6 +32,9 @@ const FORMAT: u32 = 2;
 
 /// Records that may be decoded ahead of being applied.
 const DECODED_AHEAD: usize = 4;
+
+/// A lock that was let go is held for a moment by a child that was forked meanwhile, until it runs its program.
+const LET_GO: Duration = Duration::from_millis(500);
 
 /// What is in `VERSION`.
 #[derive(Debug, Serialize, Deserialize)]
@@ -111,13 +115,20 @@ fn lock(dir: &Path) -> Result<File, StoreError> {
     let path = dir.join("LOCK");
     let file = File::options().create(true).truncate(false).write(true).open(&path);
     let file = file.map_err(|error| io_error("opening", dir, error))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(StoreError::Unusable(format!(
-            "another everflame uses the data directory {}: stop it or choose another with --data",
-            dir.display()
-        ))),
-        Err(TryLockError::Error(error)) => Err(io_error("locking", &path, error)),
+    let until = Instant::now() + LET_GO;
+    loop {
+        return match file.try_lock() {
+            Ok(()) => Ok(file),
+            Err(TryLockError::WouldBlock) if Instant::now() < until => {
+                std::thread::sleep(Duration::from_millis(5));
+                continue;
+            }
+            Err(TryLockError::WouldBlock) => Err(StoreError::Unusable(format!(
+                "another everflame uses the data directory {}: stop it or choose another with --data",
+                dir.display()
+            ))),
+            Err(TryLockError::Error(error)) => Err(io_error("locking", &path, error)),
+        };
     }
 }
 
