@@ -25,6 +25,7 @@ use crate::{
     processes::{Handle, Tracker, TrackerOptions},
     rights::Rights,
     sample::RawSample,
+    wall_clock::StepWatch,
     who::Who,
 };
 
@@ -132,6 +133,7 @@ impl Sampler {
             programs: self.programs,
             presence: self.presence,
             held: VecDeque::new(),
+            steps: StepWatch::begin(),
             jittered: now,
             cpus_seen: now,
             epoch: now,
@@ -152,6 +154,7 @@ pub struct Sampling {
     programs: Programs,
     presence: Presence,
     held: VecDeque<RawSample>,
+    steps: Option<StepWatch>,
     jittered: Instant,
     cpus_seen: Instant,
     epoch: Instant,
@@ -169,8 +172,11 @@ pub struct Turn {
 impl Sampling {
     /// Waits until there is something to do, at most `timeout`, and looks at the ring.
     pub fn turn(&mut self, timeout: Duration) -> Turn {
-        self.ring.wait(timeout);
-        self.keep_house();
+        let stepped = self.ring.wait(timeout, self.steps.as_ref().map(StepWatch::descriptor));
+        if stepped && let Some(steps) = &self.steps {
+            steps.seen();
+        }
+        self.keep_house(stepped);
         let drained = self.drain();
         let known = self.tracker.known_until();
         let patience = if known == 0 { FIRST_SETTLE } else { SETTLE };
@@ -265,14 +271,17 @@ impl Sampling {
         }
     }
 
-    fn keep_house(&mut self) {
+    /// A machine that has just woken took the clocks of all CPUs but the first away.
+    fn keep_house(&mut self, has_woken: bool) {
         let now = Instant::now();
         let Some(clock) = &mut self.clock else { return };
-        if now - self.cpus_seen > CPUS_EVERY {
+        if has_woken || now - self.cpus_seen > CPUS_EVERY {
             self.cpus_seen = now;
             self.presence.say_others();
-            if let Err(e) = clock.follow_cpus(&self.programs, &self.counters) {
-                tracing::warn!("a CPU that came is not sampled: {e}");
+            match clock.follow_cpus(&self.programs, &self.counters) {
+                Ok(true) => self.tracker.follow_cpus(),
+                Ok(false) => {}
+                Err(e) => tracing::warn!("a CPU that came is not sampled: {e}"),
             }
         }
         if now - self.jittered > JITTER_EVERY.max(Duration::from_nanos(clock.period()) * JITTER_PERIODS) {

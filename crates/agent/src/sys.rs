@@ -51,6 +51,24 @@ pub fn memory_file(name: &CStr) -> io::Result<File> {
     Ok(unsafe { File::from_raw_fd(fd as RawFd) })
 }
 
+/// A timer that never ends but becomes readable when somebody sets the clock of Unix time, and
+/// when the machine wakes: that sets it too.
+pub fn clock_watch() -> io::Result<File> {
+    // SAFETY: no pointers.
+    let fd =
+        check(unsafe { libc::timerfd_create(libc::CLOCK_REALTIME, libc::TFD_CLOEXEC | libc::TFD_NONBLOCK) }.into())?;
+    // SAFETY: the kernel has just given us this descriptor, and nobody else has it.
+    let watch = unsafe { File::from_raw_fd(fd as RawFd) };
+    let never = libc::itimerspec {
+        it_interval: libc::timespec { tv_sec: 0, tv_nsec: 0 },
+        it_value: libc::timespec { tv_sec: libc::time_t::MAX, tv_nsec: 0 },
+    };
+    let flags = libc::TFD_TIMER_ABSTIME | libc::TFD_TIMER_CANCEL_ON_SET;
+    // SAFETY: a valid time, and nobody asks for the one before.
+    check(unsafe { libc::timerfd_settime(watch.as_raw_fd(), flags, &raw const never, std::ptr::null_mut()) }.into())?;
+    Ok(watch)
+}
+
 /// Makes the calling thread, and what it starts, run behind others: as `nice` counts.
 pub fn stand_back(nice: i32) {
     // SAFETY: no pointers; on Linux 0 is the calling thread. It may always stand back further.

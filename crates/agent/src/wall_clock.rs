@@ -4,10 +4,13 @@
 
 use std::{
     collections::VecDeque,
+    fs::File,
+    io::Read,
+    os::fd::{AsFd, BorrowedFd},
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use crate::bpf::monotonic_ns;
+use crate::{bpf::monotonic_ns, sys};
 
 /// A change up to this far is drift: it is followed without a step. Nanoseconds.
 const DRIFT: u64 = 1_000_000;
@@ -59,6 +62,28 @@ impl WallClock {
     pub fn unix(&self, monotonic: u64) -> i64 {
         let held = self.steps.iter().rev().find(|step| step.since <= monotonic).or(self.steps.front());
         (monotonic as i64).saturating_add(held.map_or(0, |step| step.offset))
+    }
+}
+
+/// Says at once that the distance has changed: the clock was set, or the machine woke.
+#[derive(Debug)]
+pub struct StepWatch(File);
+
+impl StepWatch {
+    /// Watches from now on. Where the kernel has no such thing, steps are seen by looking.
+    pub fn begin() -> Option<Self> {
+        sys::clock_watch().inspect_err(|e| tracing::debug!("steps of the clock are seen late: {e}")).ok().map(Self)
+    }
+
+    /// What to poll: readable after a step.
+    pub fn descriptor(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+
+    /// The step has been seen.
+    pub fn seen(&self) {
+        // It is told as an error (ECANCELED), once.
+        let _ = (&self.0).read(&mut [0; 8]);
     }
 }
 

@@ -264,7 +264,7 @@ fn a_walk_notices_that_its_run_is_others() {
         let begin = Instant::now();
         let mut samples: Vec<RawSample> = Vec::new();
         while begin.elapsed() < Duration::from_millis(700) {
-            ring.wait(Duration::from_millis(100));
+            ring.wait(Duration::from_millis(100), None);
             samples.extend(ring.drain().into_iter().filter(|s| s.pid == child));
         }
         assert!(samples.len() > 50, "{} samples of a busy child", samples.len());

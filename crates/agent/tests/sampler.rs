@@ -109,7 +109,7 @@ fn whole_stacks_without_frame_pointers_and_an_exact_account() {
     let mut samples = Vec::new();
     // Others may want the CPU as well.
     while samples.len() <= 500 && begin.elapsed() < Duration::from_secs(30) {
-        ring.wait(Duration::from_millis(200));
+        ring.wait(Duration::from_millis(200), None);
         samples.extend(ring.drain());
     }
     drop(clock);

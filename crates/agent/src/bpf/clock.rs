@@ -64,9 +64,11 @@ impl Clock {
         self.clocks.len() as u32
     }
 
-    /// Opens clocks on CPUs that came, or came back, and forgets those that went.
-    pub fn follow_cpus(&mut self, programs: &Programs, counters: &CounterMap) -> Result<(), BpfError> {
+    /// Opens clocks on CPUs that came, or came back, and forgets those that went. Says whether
+    /// any came.
+    pub fn follow_cpus(&mut self, programs: &Programs, counters: &CounterMap) -> Result<bool, BpfError> {
         let online = online_cpus();
+        let mut came = false;
         self.clocks.retain(|clock| online.contains(&clock.cpu) && counts(&clock.event));
         for cpu in online {
             if self.clocks.iter().any(|clock| clock.cpu == cpu) {
@@ -81,8 +83,9 @@ impl Clock {
             counters.rearm(cpu);
             let link = programs.attach_sampler(event.as_raw_fd())?;
             self.clocks.push(CpuClock { cpu, event, _link: link });
+            came = true;
         }
-        Ok(())
+        Ok(came)
     }
 
     /// Moves each CPU's period a little, so that nothing locks onto it: a server under a steady

@@ -3,6 +3,7 @@
 
 use std::{
     fmt,
+    os::fd::BorrowedFd,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -12,7 +13,10 @@ use libbpf_rs::{MapHandle, RingBuffer, RingBufferBuilder};
 use rustc_hash::FxHashMap;
 
 use super::{BpfError, abi, programs::into_io, shared::Shared};
-use crate::sample::{RawSample, RawStack, UserFrame, UserStack};
+use crate::{
+    sample::{RawSample, RawStack, UserFrame, UserStack},
+    sys,
+};
 
 /// Stacks kept for one epoch. When there are more, a new epoch begins early.
 const STACKS_LIMIT: usize = 32_768;
@@ -60,11 +64,14 @@ impl RingReader {
         Ok(reader)
     }
 
-    /// Waits until the ring is half full, at most `timeout`.
-    pub fn wait(&self, timeout: Duration) {
-        let mut poll = libc::pollfd { fd: self.ring.epoll_fd(), events: libc::POLLIN, revents: 0 };
-        // SAFETY: one valid pollfd.
-        unsafe { libc::poll(&mut poll, 1, timeout.as_millis() as i32) };
+    /// Waits until the ring is half full, at most `timeout`, or until `other` is readable, and
+    /// says whether it is.
+    pub fn wait(&self, timeout: Duration, other: Option<BorrowedFd<'_>>) -> bool {
+        // SAFETY: the ring's descriptor lives as long as the ring, which is borrowed.
+        let ring = unsafe { BorrowedFd::borrow_raw(self.ring.epoll_fd()) };
+        let fds: Vec<_> = [Some(ring), other].into_iter().flatten().collect();
+        let ready = sys::poll(&fds, timeout.as_millis() as i32).unwrap_or_default();
+        ready.get(1) == Some(&true)
     }
 
     /// All samples that are in the ring now.

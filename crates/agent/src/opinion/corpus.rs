@@ -236,7 +236,7 @@ fn record_stacks() {
         let begin = Instant::now();
         let mut samples = Vec::new();
         while begin.elapsed() < Duration::from_millis(1500) {
-            ring.wait(Duration::from_millis(100));
+            ring.wait(Duration::from_millis(100), None);
             samples.extend(ring.drain());
         }
         let areas = areas(child.id());

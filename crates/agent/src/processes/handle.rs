@@ -108,6 +108,12 @@ impl Handle {
         self.shared.wake();
     }
 
+    /// CPUs came: what runs on them is to be followed as well.
+    pub fn follow_cpus(&self) {
+        self.shared.cpus_came.store(true, Ordering::Release);
+        self.shared.wake();
+    }
+
     /// Whether all processes that were there at the start have been handed to the kernel.
     pub fn ready(&self) -> bool {
         self.shared.ready.load(Ordering::Acquire)

@@ -49,6 +49,8 @@ pub struct Shared {
     pub asked: Asked,
     pub ready: AtomicBool,
     pub stopped: AtomicBool,
+    /// CPUs came of which the tracker is not told yet.
+    pub cpus_came: AtomicBool,
     /// Never blocks.
     wake: UnixStream,
 }
@@ -68,6 +70,7 @@ impl Shared {
             asked: Asked::default(),
             ready: AtomicBool::new(false),
             stopped: AtomicBool::new(false),
+            cpus_came: AtomicBool::new(false),
             wake,
         };
         shared.tick();

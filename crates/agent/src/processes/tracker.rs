@@ -341,9 +341,12 @@ impl Tracker {
             self.ticked = now;
             self.processes.tick(&mut self.registry);
         }
-        if now >= self.swept + SWEEP_EVERY {
+        let sweep = now >= self.swept + SWEEP_EVERY;
+        if sweep {
             self.swept = now;
             self.processes.sweep(&mut self.registry);
+        }
+        if sweep || self.shared.cpus_came.swap(false, Ordering::AcqRel) {
             match self.band.follow_cpus() {
                 Ok(came) => self.scan_wanted |= came,
                 Err(e) => tracing::warn!("processes on a CPU that came are found late: {e}"),

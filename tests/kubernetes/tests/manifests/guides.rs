@@ -100,8 +100,10 @@ fn every_check_of_doctor_has_its_entry() {
     let mut sources: String =
         std::fs::read_dir(folder).unwrap().map(|file| std::fs::read_to_string(file.unwrap().path()).unwrap()).collect();
     sources += &std::fs::read_to_string(repository().join("crates/agent/src/rights.rs")).unwrap();
-    let check = regex::Regex::new(r#"Check::(?:ok|warn|fail)\(\s*"([a-z-]+)"|name: "(CAP_[A-Z_]+)""#).unwrap();
-    let found = check.captures_iter(&sources).filter_map(|c| c.get(1).or(c.get(2)));
+    let check =
+        regex::Regex::new(r#"Check::(?:ok|warn|fail)\(\s*"([a-z-]+)"|\("([a-z]+)", Module::|name: "(CAP_[A-Z_]+)""#)
+            .unwrap();
+    let found = check.captures_iter(&sources).filter_map(|c| c.iter().skip(1).flatten().next());
     let names: BTreeSet<&str> = found.map(|name| name.as_str()).collect();
     assert!(names.len() >= 23, "{names:?}");
     let missing: Vec<&&str> = names.iter().filter(|name| !entries.contains(&format!("`{name}`"))).collect();
