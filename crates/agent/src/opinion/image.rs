@@ -67,6 +67,7 @@ pub(super) struct Image {
     sections: Vec<Section>,
     /// Ranges of functions of which more is known than the sections say.
     known: Vec<(Range<u64>, Row)>,
+    file: Arc<Mapped>,
     /// Bytes of address space.
     pub size: u64,
 }
@@ -112,10 +113,17 @@ impl Image {
             sections.push(Section { debug, data, bases: bases.clone(), finder, unwinder, cache: CacheX86_64::new() });
         }
         if sections.is_empty() {
-            Err("it has no unwind data".into())
-        } else {
-            Ok(Self { sections, known: go(&elf), size })
+            return Err("it has no unwind data".into());
         }
+        let known = go(&elf);
+        let image = Self { sections, known, file, size };
+        image.let_go();
+        Ok(image)
+    }
+
+    /// Takes what was read of the file out of our memory.
+    pub fn let_go(&self) {
+        self.file.let_go();
     }
 
     /// What the unwind data says of an ELF virtual address, and of which section.

@@ -64,6 +64,8 @@ impl Images {
         }
         let state = State { pc: question.pc, sp: question.sp, fp: question.fp, stack: &question.stack };
         let (frames, end) = walk(state, &question.modules, self);
+        // Questions are rare: what this one read of large files is not to stand in our memory until the next.
+        self.all.iter().filter_map(|(_, image)| image.as_ref()).for_each(Image::let_go);
         Reply::Frames(frames, end)
     }
 
@@ -74,5 +76,35 @@ impl Images {
 
     fn bytes(&self) -> u64 {
         self.all.iter().filter_map(|(_, image)| image.as_ref()).map(|image| image.size).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{File, read_to_string};
+
+    use super::*;
+
+    /// Bytes of the mapping at an address that are in our memory.
+    fn resident(start: *const u8) -> u64 {
+        let maps = read_to_string("/proc/self/smaps").unwrap();
+        let start = format!("{:x}-", start as usize);
+        let ours = maps.lines().skip_while(|line| !line.starts_with(&start));
+        let kib = ours.filter_map(|line| line.strip_prefix("Rss:")).next().unwrap();
+        kib.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
+    }
+
+    #[test]
+    fn a_file_that_waits_for_questions_is_not_in_our_memory() {
+        let file = File::open("/proc/self/exe").unwrap();
+        let size = file.metadata().unwrap().len();
+        let mapped = Mapped::new(&file, size).unwrap();
+        let at = mapped.bytes().as_ptr();
+        let content = everflame_symbols::inspect(mapped.bytes()).unwrap().content_id;
+        assert!(resident(at) > size / 2, "to know it, it was read");
+        let mut images = Images::default();
+        images.add(content, mapped).unwrap();
+        assert_eq!(resident(at), 0);
+        assert!(images.get(content).is_some());
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{fs::File, io};
 
-use memmap2::{Mmap, MmapOptions};
+use memmap2::{Mmap, MmapOptions, UncheckedAdvice};
 
 /// A file, mapped for reading.
 #[derive(Debug)]
@@ -19,6 +19,17 @@ impl Mapped {
         // process, which has nothing to lose, reads nonsense or dies of SIGBUS. The mapping is
         // private and read-only; the bytes are only ever looked at through bounds-checked slices.
         unsafe { MmapOptions::new().len(length).map_copy_read_only(file).map(Some).map(Self) }
+    }
+
+    /// Takes what was read of it out of our memory. It is read again where it is needed, mostly
+    /// from the page cache, where the programs that run keep it.
+    pub fn let_go(&self) {
+        let Some(map) = &self.0 else { return };
+        // SAFETY: nobody writes to this mapping, so its pages have nothing that the file has not; that
+        // the file may be another one by now holds for every reading of it (see above).
+        if let Err(e) = unsafe { map.unchecked_advise(UncheckedAdvice::DontNeed) } {
+            tracing::debug!("a file stays in memory: {e}");
+        }
     }
 
     /// The bytes.

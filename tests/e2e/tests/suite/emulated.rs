@@ -45,10 +45,11 @@ pub fn the_arm64_program() -> Outcome {
     let data = tempfile::tempdir().unwrap();
     let port = free_port();
     let listen = format!("127.0.0.1:{port}");
-    // The program starts over without privileges by way of /proc/self/exe, which is the emulator
-    // here: a user without them has nothing to give up.
-    let mut server = command(&["server", "--listen", &listen, "--data"]);
-    server.arg(data.path().join("data")).stdin(Stdio::null());
+    // As root the program starts over as somebody else by way of /proc/self/exe, which no emulator
+    // hands to the kernel: so it is started by one who may not change users.
+    let mut server = Command::new("setpriv");
+    server.args(["--bounding-set=-all", "--inh-caps=-all", EMULATOR]).arg(&program);
+    server.args(["server", "--listen", &listen, "--data"]).arg(data.path().join("data")).stdin(Stdio::null());
     let mut server = Server(server.spawn().unwrap());
     let api = Api::new(&format!("http://{listen}"));
     wait_for("the emulated server's /healthz", PATIENCE, || {
