@@ -150,6 +150,21 @@ POLICY
 
 objects=$(render) || exit 1
 
+# Pods read their settings once, as they start: a digest of them in the template of the pods replaces these when
+# the settings change, by another --endpoint or another overlay.
+digest() {
+    awk -v wanted="$1" '
+        function flush() { if (kind == "ConfigMap" && name == wanted) printf "%s", settings; settings = kind = name = "" }
+        /^---/ { flush() }
+        /^kind: / { kind = $2 }
+        /^  name: / && name == "" { name = $2 }
+        /^  [A-Z][A-Z_]*: / { settings = settings $0 "\n" }
+        END { flush() }' <<<"$objects" | LC_ALL=C sort | cksum | awk '{ print $1 "-" $2 }'
+}
+for app in everflame-agent everflame-server; do
+    objects=$(sed -e "s|^\( *everflame.io/settings: \)$app\$|\1$(digest "$app")|" <<<"$objects")
+done
+
 # The objects whose `APIVERSION KIND` stands in the first argument (all, if it is empty), but
 # for the kinds in the second. What a cluster lacks is said.
 choose() {
@@ -227,7 +242,7 @@ if [ -n "$uninstall" ]; then
     if [ -n "$foreign" ]; then
         # What the manifests do not name stays with the namespace: claims and tokens.
         kubectl delete persistentvolumeclaim --namespace "$namespace" -l app=everflame-server --ignore-not-found --timeout="${timeout}s" >&2
-        kubectl delete secret --namespace "$namespace" -l app.kubernetes.io/part-of=everflame --ignore-not-found >&2
+        kubectl delete secret,networkpolicy --namespace "$namespace" -l app.kubernetes.io/part-of=everflame --ignore-not-found >&2
     fi
     say "removed; namespace $namespace ${foreign:+was not made by this script and stays}${foreign:-is gone}"
     exit 0
@@ -249,6 +264,11 @@ while read -r node kernel; do
 done <<<"$nodes"
 [ -z "$old" ] || die "Linux 5.10 or newer is needed, but these nodes are older:$old" \
     "update them, or leave them out: label the others with everflame.io/profile=true and use --overlay profiling-nodes"
+# The policies know namespaces by a label that Kubernetes puts on them from 1.21 on.
+if named=$(kubectl get namespace kube-system -o 'jsonpath={.metadata.labels.kubernetes\.io/metadata\.name}' 2>/dev/null); then
+    [ -n "$named" ] || warn "where network policies are enforced, agents cannot ask this cluster's DNS until its namespace is labelled:" \
+        "kubectl label namespace kube-system kubernetes.io/metadata.name=kube-system"
+fi
 say "nodes: $(wc -l <<<"$nodes" | tr -d ' '), each with Linux 5.10 or newer"
 
 if [[ "$overlay" = *elastic ]]; then
@@ -309,6 +329,9 @@ if [ -n "$server" ]; then
     server_token everflame-metrics --role reader --project '*'
 fi
 apply
+# Of an endpoint that agents sent to before.
+[ -n "$endpoint" ] || kubectl delete networkpolicy everflame-agent-endpoint --namespace "$namespace" --ignore-not-found >&2 ||
+    warn "agents may still go out to where they sent before: delete NetworkPolicy everflame-agent-endpoint"
 wait_for daemonset/everflame-agent || trouble everflame-agent "agents are"
 
 # ---- each agent checks itself -----------------------------------------------------------

@@ -9,9 +9,12 @@ use opentelemetry_proto::tonic::collector::profiles::v1development::{
     ExportProfilesServiceRequest, ExportProfilesServiceResponse,
     profiles_service_server::{ProfilesService, ProfilesServiceServer},
 };
-use opentelemetry_proto::tonic::common::v1::any_value::Value;
+use opentelemetry_proto::tonic::common::v1::{AnyValue, any_value::Value};
 use tonic::codec::CompressionEncoding;
 use tonic::{Request, Response, Status};
+
+/// Names the pod.
+const POD: &str = "k8s.pod.name";
 
 /// What came so far.
 #[derive(Debug, Default)]
@@ -22,7 +25,7 @@ pub struct Came {
     pub refused: u64,
     /// What was shown instead of it.
     pub shown: BTreeSet<String>,
-    /// Samples that were taken, by what their attribute `k8s.pod.name` says.
+    /// Samples that were taken, by the pod that they or their resource name.
     pub samples: BTreeMap<String, u64>,
     /// Names of all attributes of resources and samples.
     pub attributes: BTreeSet<String>,
@@ -39,9 +42,14 @@ pub struct Endpoint {
 impl Endpoint {
     /// Listens on a free port of an address.
     pub fn serve(address: &str, key: &str) -> Self {
+        Self::at(&format!("{address}:0"), key)
+    }
+
+    /// Listens on an address with its port.
+    pub fn at(address: &str, key: &str) -> Self {
         let came = Arc::new(Mutex::new(Came { key: key.to_owned(), ..Came::default() }));
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        let address: SocketAddr = format!("{address}:0").parse().unwrap();
+        let address: SocketAddr = address.parse().unwrap();
         let listener = runtime.block_on(tokio::net::TcpListener::bind(address)).unwrap();
         let port = listener.local_addr().unwrap().port();
         let service = ProfilesServiceServer::new(Service(Arc::clone(&came)))
@@ -89,18 +97,29 @@ impl Came {
     fn take(&mut self, request: &ExportProfilesServiceRequest) {
         let tables = request.dictionary.clone().unwrap_or_default();
         let text = |index: i32| tables.string_table.get(index as usize).cloned().unwrap_or_default();
+        // Senders may write words out or name their places in the table: a collector does the latter with
+        // what came the former way.
+        let value = |value: &Option<AnyValue>| match value.as_ref().and_then(|value| value.value.as_ref()) {
+            Some(Value::StringValue(value)) => value.clone(),
+            Some(Value::StringValueStrindex(index)) => text(*index),
+            _ => String::new(),
+        };
         for resource in &request.resource_profiles {
-            let attributes = resource.resource.iter().flat_map(|r| &r.attributes);
-            self.attributes.extend(attributes.map(|attribute| attribute.key.clone()));
+            let mut whose = String::new();
+            for attribute in resource.resource.iter().flat_map(|r| &r.attributes) {
+                let key = if attribute.key.is_empty() { text(attribute.key_strindex) } else { attribute.key.clone() };
+                if key == POD {
+                    whose = value(&attribute.value);
+                }
+                self.attributes.insert(key);
+            }
             for sample in resource.scope_profiles.iter().flat_map(|s| &s.profiles).flat_map(|p| &p.samples) {
-                let mut pod = String::new();
+                let mut pod = whose.clone();
                 for attribute in sample.attribute_indices.iter().filter_map(|i| tables.attribute_table.get(*i as usize))
                 {
                     let key = text(attribute.key_strindex);
-                    match attribute.value.as_ref().and_then(|v| v.value.as_ref()) {
-                        Some(Value::StringValue(value)) if key == "k8s.pod.name" => pod.clone_from(value),
-                        Some(Value::StringValueStrindex(index)) if key == "k8s.pod.name" => pod = text(*index),
-                        _ => {}
+                    if key == POD {
+                        pod = value(&attribute.value);
                     }
                     self.attributes.insert(key);
                 }

@@ -1,6 +1,6 @@
 //! What of the guides needs neither a cluster nor this machine's kernel: configurations for others'
 //! programs, what `deploy/` renders, and commands to AWS, whose API is moto's. Each needs
-//! a program, and is skipped, aloud, without it.
+//! a program, and is skipped, aloud, without it. What is for a cluster is run on one (tests/cluster/pages.rs).
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, missing_docs)]
 
@@ -20,7 +20,6 @@ fn main() -> ExitCode {
         ("guides::collectors_are_whole", collectors_are_whole),
         ("guides::deploy_renders", deploy_renders),
         ("guides::aws_takes_the_commands", aws_takes_the_commands),
-        ("guides::what_a_cluster_runs", what_a_cluster_runs),
     ])
 }
 
@@ -129,13 +128,6 @@ fn deploy_renders() -> Outcome {
         }
     }
     Ok(())
-}
-
-/// Blocks for a cluster are judged by their options alone as yet (tests/manifests): the same commands
-/// are run by the cluster's own tests, but not as they stand in the guides.
-fn what_a_cluster_runs() -> Outcome {
-    let blocks = of_tier("cluster").len();
-    Err(Skip(format!("{blocks} blocks for a cluster are read, not run")))
 }
 
 /// A process that ends with the test.

@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 fn main() -> ExitCode {
     runner::run(&[
         ("renderings::the_script_applies_the_files", the_script_applies_the_files),
+        ("renderings::settings_replace_the_pods", settings_replace_the_pods),
         ("renderings::options_reach_every_place", options_reach_every_place),
         ("renderings::overlays", overlays),
         ("renderings::the_chart_is_the_manifests", the_chart_is_the_manifests),
@@ -70,7 +71,52 @@ fn the_script_applies_the_files() -> Outcome {
     let at = |kind: &str| rendered.iter().position(|o| o["kind"] == kind).unwrap();
     assert!(at("ServiceAccount") < at("StatefulSet") && at("ClusterRoleBinding") < at("DaemonSet"));
     assert!(at("ConfigMap") < at("StatefulSet") && at("PriorityClass") < at("DaemonSet"));
-    assert_eq!(sorted(rendered), sorted(files));
+    assert_eq!(undigested(sorted(rendered)), sorted(files));
+    Ok(())
+}
+
+/// The digest of an application's settings in the template of its pods.
+fn digest(object: &mut Value) -> Option<&mut Value> {
+    object.pointer_mut("/spec/template/metadata/annotations/everflame.io~1settings")
+}
+
+/// The digests of settings taken out again: in the files the application's name stands in their place.
+fn undigested(mut objects: Vec<Value>) -> Vec<Value> {
+    let mut seen = 0;
+    for object in &mut objects {
+        let name = object["metadata"]["name"].clone();
+        if let Some(digest) = digest(object) {
+            assert_ne!(*digest, name, "no digest");
+            *digest = name;
+            seen += 1;
+        }
+    }
+    assert_eq!(seen, 2, "agent and server have digests");
+    objects
+}
+
+/// Pods are replaced by who changes their settings, and by nobody else: there is a digest of these in
+/// the template of the pods, and of no other settings.
+fn settings_replace_the_pods() -> Outcome {
+    let of = |mut objects: Vec<Value>| -> (String, String) {
+        let mut of = |kind: &str| {
+            let object = objects.iter_mut().find(|object| object["kind"] == kind).unwrap();
+            digest(object).unwrap().as_str().expect("text").to_owned()
+        };
+        (of("DaemonSet"), of("StatefulSet"))
+    };
+    let (agent, server) = of(dry_run(&[]));
+    assert_eq!(of(dry_run(&["--image", "registry.example/everflame:2"])), (agent.clone(), server.clone()));
+    let elsewhere = of(dry_run(&["--endpoint", "http://elsewhere.example:4040"]));
+    assert!(elsewhere.0 != agent && elsewhere.1 == server, "{elsewhere:?}");
+    tools::folder()?;
+    let as_well = |port| of(dry_run(&["--overlay", "also-collector", "--endpoint", &format!("http://there:{port}")])).0;
+    assert_ne!(as_well(4317), as_well(4318));
+    let (agent, server) = of(charted("everflame", &[])?);
+    let rated = of(charted("everflame", &["agent.rate=49"])?);
+    assert!(rated.0 != agent && rated.1 == server, "{rated:?}");
+    let kept = of(charted("everflame", &["server.retentionHours=2"])?);
+    assert!(kept.0 == agent && kept.1 != server, "{kept:?}");
     Ok(())
 }
 
@@ -231,7 +277,8 @@ fn as_well_as(files: &[Value], build: impl Fn(&str) -> Vec<Value>) {
 
 /// With its own values the chart renders the very objects of the manifests.
 fn the_chart_is_the_manifests() -> Outcome {
-    let (chart, files) = (charted("everflame", &["createNamespace=true"])?, sorted(objects::of_folder("kubernetes")));
+    let chart = undigested(charted("everflame", &["createNamespace=true"])?);
+    let files = sorted(objects::of_folder("kubernetes"));
     assert_eq!(chart.iter().map(objects::id).collect::<Vec<_>>(), files.iter().map(objects::id).collect::<Vec<_>>());
     for (chart, file) in chart.iter().zip(&files) {
         assert_eq!(chart, file, "{}", objects::id(file));
@@ -241,7 +288,7 @@ fn the_chart_is_the_manifests() -> Outcome {
 
 /// With the name of a Secret it renders those of the overlay `tls`.
 fn the_chart_is_the_overlay_of_tls() -> Outcome {
-    let charted = charted("everflame", &["createNamespace=true", "tlsSecret=everflame-tls"])?;
+    let charted = undigested(charted("everflame", &["createNamespace=true", "tlsSecret=everflame-tls"])?);
     for (chart, overlay) in charted.into_iter().zip(built("overlays/tls")?) {
         assert_eq!(in_order(chart), in_order(overlay));
     }

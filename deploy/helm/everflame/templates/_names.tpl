@@ -17,3 +17,22 @@
 {{- end -}}
 {{- join "," $urls -}}
 {{- end }}
+{{- /* What agent and server are told; a digest of it in their pods' template replaces them when it changes. */}}
+{{- define "everflame.agentSettings" -}}
+EVERFLAME_ENDPOINT: {{ .Values.agent.endpoint | default (printf "%s://everflame-server:4040" (ternary "https" "http" (ne .Values.tlsSecret ""))) }}
+{{- with include "everflame.also" . }}
+EVERFLAME_ALSO: {{ . | quote }}
+{{- end }}
+EVERFLAME_RATE: {{ .Values.agent.rate | quote }}
+EVERFLAME_MEMORY: {{ .Values.agent.memory }}
+EVERFLAME_LOG: {{ .Values.agent.log }}
+EVERFLAME_ALLOW: {{ join ", " .Values.agent.allow | quote }}
+EVERFLAME_DENY: {{ join ", " .Values.agent.deny | quote }}
+{{- end }}
+{{- define "everflame.serverSettings" -}}
+# The names under which it may be asked, beside its own addresses and localhost.
+EVERFLAME_ALLOWED_HOSTS: everflame-server,everflame-server.{{ .Release.Namespace }},everflame-server.{{ .Release.Namespace }}.svc,everflame-server.{{ .Release.Namespace }}.svc.cluster.local{{ range .Values.server.allowedHosts }},{{ . }}{{ end }}
+EVERFLAME_RETENTION_HOURS: {{ .Values.server.retentionHours | quote }}
+EVERFLAME_RETENTION_BYTES: {{ .Values.server.retentionBytes | quote }}
+EVERFLAME_LOG: {{ .Values.server.log }}
+{{- end }}

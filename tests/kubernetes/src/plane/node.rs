@@ -42,6 +42,8 @@ conf_dir = '{networks}'
             "cgroupDriver": "cgroupfs", "failSwapOn": false, "makeIPTablesUtilChains": false,
             "clusterDNS": [DNS], "clusterDomain": "cluster.local", "resolvConf": "",
             "volumePluginDir": at("plugins"), "healthzBindAddress": "127.0.0.1",
+            // A Secret that changes reaches its files with the next look at its pod: by default a minute.
+            "syncFrequency": "5s",
             "imageGCHighThresholdPercent": 100, "imageGCLowThresholdPercent": 99,
             "evictionHard": {"memory.available": "1Mi", "nodefs.available": "0%", "imagefs.available": "0%"},
         });

@@ -1,10 +1,11 @@
 //! deploy.sh, as a person runs it, and what it left in the cluster.
 
 use std::process::{Command, Output};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use everflame_kubernetes::Plane;
 use everflame_kubernetes::plane::NODE_NAME;
+use everflame_kubernetes::{Plane, tools};
 use everflame_tests::machine::{self, wait_for};
 use everflame_tests::{Api, Skip};
 use serde_json::{Value, json};
@@ -17,10 +18,16 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// Runs the script from a directory that is not its own.
 pub fn script(plane: &Plane, arguments: &[&str]) -> Output {
     let kubectl = plane.kubectl();
-    let path = format!("{}:{}", kubectl.program.parent().unwrap().display(), std::env::var("PATH").unwrap_or_default());
     let mut command = Command::new(machine::repository().join("deploy/deploy.sh"));
-    command.args(arguments).current_dir("/").env("PATH", path).env("KUBECONFIG", &kubectl.kubeconfig);
+    command.args(arguments).current_dir("/").env("PATH", path(plane)).env("KUBECONFIG", &kubectl.kubeconfig);
     machine::finish(&mut command)
+}
+
+/// Where programs are found: the cluster's own kubectl, and kustomize and helm where they were built.
+pub fn path(plane: &Plane) -> String {
+    let rest = std::env::var("PATH").unwrap_or_default();
+    let tools = tools::folder().map(|folder| format!("{}:", folder.display())).unwrap_or_default();
+    format!("{}:{tools}{rest}", plane.kubectl().program.parent().unwrap().display())
 }
 
 /// Both streams of an output.
@@ -40,9 +47,33 @@ pub fn installed() -> Result<Stage, Skip> {
     Ok(stage)
 }
 
-/// A volume for the server's claim: this cluster has nobody who makes one.
+/// A cluster with nothing of Everflame but a volume for its server, for who installs it in another way.
+pub fn cleared() -> Result<Stage, Skip> {
+    let stage = Stage::open()?;
+    quiet(&stage);
+    if stage.kubectl().get(&["namespace", "everflame"]).is_some() {
+        script(&stage, &["--uninstall"]);
+        stage.kubectl().run(&["delete", "namespace", "everflame", "--ignore-not-found"]);
+    }
+    volume(&stage);
+    Ok(stage)
+}
+
+/// Ends what burns for other tests: it only takes time from those that follow.
+pub fn quiet(plane: &Plane) {
+    let end = ["--ignore-not-found", "--wait=false"];
+    plane.kubectl().run(&[&["delete", "namespace", "shop", "pay"][..], &end].concat());
+    for namespace in ["shop", "pay"] {
+        plane.kubectl().run(&[&["delete", "pods", "--all", "--now", "-n", namespace][..], &end].concat());
+    }
+}
+
+/// A volume for the server's claim: this cluster has nobody who makes one. An earlier one belongs to
+/// a claim that is gone, and is of no use to another.
 pub fn volume(plane: &Plane) {
-    let folder = plane.folder().join("volume");
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    plane.kubectl().run(&["delete", "persistentvolume", "test", "--ignore-not-found"]);
+    let folder = plane.folder().join(format!("volume-{}", COUNT.fetch_add(1, Ordering::Relaxed)));
     std::fs::create_dir_all(&folder).unwrap();
     machine::output(Command::new("chown").arg("65532:65532").arg(&folder));
     plane.kubectl().apply(&[json!({

@@ -33,7 +33,7 @@ pub fn says_what_is_wrong() -> Outcome {
     // Everything that it needs but kubectl.
     let tools = stage.folder().join("tools");
     std::fs::create_dir_all(&tools).unwrap();
-    for tool in ["bash", "dirname", "sed", "awk", "cat"] {
+    for tool in ["bash", "dirname", "sed", "awk", "cat", "sort", "cksum"] {
         let at = format!("/usr/bin/{tool}");
         std::os::unix::fs::symlink(at, tools.join(tool)).unwrap();
     }
@@ -129,8 +129,7 @@ pub fn uninstalls() -> Outcome {
     let output = script(&stage, &["--uninstall"]);
     assert!(output.status.success(), "{}\n{}", said(&output), state(&stage));
     println!("{}", said(&output));
-    let left: Vec<String> =
-        all_objects(&stage).lines().filter(|line| line.contains("everflame")).map(str::to_owned).collect();
+    let left = left(&stage);
     assert!(left.is_empty(), "{left:#?}");
     for instance in instances {
         let pin = std::path::Path::new("/sys/fs/bpf/everflame").join(&instance);
@@ -140,6 +139,11 @@ pub fn uninstalls() -> Outcome {
     let output = script(&stage, &["--uninstall"]);
     assert!(output.status.success(), "{}", said(&output));
     Ok(())
+}
+
+/// Objects of the cluster that are ours, by their names.
+pub fn left(plane: &Plane) -> Vec<String> {
+    all_objects(plane).lines().filter(|line| line.contains("everflame")).map(str::to_owned).collect()
 }
 
 /// Every object of the cluster, but for events and what is of the cluster itself.

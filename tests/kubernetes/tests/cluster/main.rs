@@ -12,12 +12,17 @@ use everflame_kubernetes::{plane, rooms};
 use everflame_tests::{Skip, runner};
 
 mod deployment;
+mod helm;
 mod install;
+mod overlays;
+mod pages;
 mod pods;
+mod reader;
 mod rights;
 mod stage;
+mod tls;
 
-const TESTS: [runner::Test; 8] = [
+const TESTS: [runner::Test; 13] = [
     ("kubernetes::the_script_says_what_is_wrong", install::says_what_is_wrong),
     ("kubernetes::the_script_installs", install::installs),
     ("kubernetes::the_agents_account", rights::account),
@@ -25,7 +30,13 @@ const TESTS: [runner::Test; 8] = [
     ("kubernetes::who_it_was", pods::who_it_was),
     ("kubernetes::a_pod_of_two_seconds", pods::two_seconds),
     ("kubernetes::the_script_may_be_repeated", install::repeats),
+    ("kubernetes::certificate_and_token_change", tls::certificate_and_token_change),
+    ("kubernetes::others_as_well", overlays::as_well),
     ("kubernetes::uninstall_leaves_nothing", install::uninstalls),
+    // Those that install in their own way, and remove it.
+    ("kubernetes::others_instead", overlays::instead),
+    ("kubernetes::the_chart", helm::the_chart),
+    ("kubernetes::the_guides_are_followed", pages::are_followed),
 ];
 
 fn main() -> ExitCode {
