@@ -11,6 +11,7 @@ use std::process::ExitCode;
 use everflame_kubernetes::{plane, rooms};
 use everflame_tests::{Skip, runner};
 
+mod churn;
 mod deployment;
 mod helm;
 mod install;
@@ -22,13 +23,14 @@ mod rights;
 mod stage;
 mod tls;
 
-const TESTS: [runner::Test; 13] = [
+const TESTS: [runner::Test; 14] = [
     ("kubernetes::the_script_says_what_is_wrong", install::says_what_is_wrong),
     ("kubernetes::the_script_installs", install::installs),
     ("kubernetes::the_agents_account", rights::account),
     ("kubernetes::metrics_exist", install::metrics_exist),
     ("kubernetes::who_it_was", pods::who_it_was),
     ("kubernetes::a_pod_of_two_seconds", pods::two_seconds),
+    ("kubernetes::pods_that_come_and_go", churn::identity),
     ("kubernetes::the_script_may_be_repeated", install::repeats),
     ("kubernetes::certificate_and_token_change", tls::certificate_and_token_change),
     ("kubernetes::others_as_well", overlays::as_well),

@@ -31,16 +31,7 @@ pub fn who_it_was() -> Outcome {
     }
     let labels = |app: &str| json!({"app": app});
     let template = |app: &str, spec: Value| json!({"metadata": {"labels": labels(app)}, "spec": spec});
-    kubectl.apply(&[
-        json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "shop"}}),
-        json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "pay"}}),
-    ]);
-    wait_for("accounts of the namespaces", Duration::from_secs(60), || {
-        ["shop", "pay"]
-            .iter()
-            .all(|name| kubectl.get(&["serviceaccount", "default", "-n", name]).is_some())
-            .then_some(())
-    });
+    namespaces(&stage, &["shop", "pay"]);
     kubectl.apply(&[
         json!({
             "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "cart", "namespace": "shop"},
@@ -97,6 +88,16 @@ pub fn who_it_was() -> Outcome {
     Ok(())
 }
 
+/// Makes namespaces in which pods can be made.
+pub fn namespaces(plane: &Plane, names: &[&str]) {
+    let kubectl = plane.kubectl();
+    let namespace = |name: &&str| json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
+    kubectl.apply(&names.iter().map(namespace).collect::<Vec<_>>());
+    wait_for("accounts of the namespaces", Duration::from_secs(60), || {
+        names.iter().all(|name| kubectl.get(&["serviceaccount", "default", "-n", name]).is_some()).then_some(())
+    });
+}
+
 /// A pod that is gone before anybody looks.
 pub fn two_seconds() -> Outcome {
     let stage = installed()?;
@@ -119,7 +120,7 @@ pub fn two_seconds() -> Outcome {
 }
 
 /// Every sample of a container says whose it is; a pod that nobody owns is its own workload.
-fn named(plane: &Plane, query: &str, namespace: &str, workload: &str, container: &str) {
+pub fn named(plane: &Plane, query: &str, namespace: &str, workload: &str, container: &str) {
     let api = api(plane);
     let selector = query.trim_end_matches('}');
     let all = api.samples(query);
@@ -142,7 +143,7 @@ fn named(plane: &Plane, query: &str, namespace: &str, workload: &str, container:
 }
 
 /// A container that burns in a known way.
-fn burner(name: &str) -> Value {
+pub fn burner(name: &str) -> Value {
     json!({"name": name, "image": "truth:1", "imagePullPolicy": "Never", "args": ["600"]})
 }
 
@@ -152,7 +153,7 @@ fn brief(name: &str) -> Value {
 }
 
 /// The id of a started container of the first pod of a workload.
-fn container_id(plane: &Plane, namespace: &str, workload: &str, container: &str) -> String {
+pub fn container_id(plane: &Plane, namespace: &str, workload: &str, container: &str) -> String {
     patiently(plane, &format!("container {namespace}/{workload}/{container}"), || {
         let pods = plane.kubectl().get(&["pods", "-n", namespace])?;
         let pods = pods["items"].as_array()?.iter();
