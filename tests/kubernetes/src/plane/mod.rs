@@ -22,6 +22,7 @@ use crate::{cgroups, rooms};
 const START_LIMIT: Duration = Duration::from_secs(120);
 /// The only node.
 pub const NODE_NAME: &str = "node-1";
+const API_SERVER: &str = "kube-apiserver";
 const SERVICES: &str = "10.96.0.0/16";
 
 /// A running cluster of one node.
@@ -145,15 +146,44 @@ impl Plane {
         })
     }
 
+    /// Ends the API server. All else runs on, as far as it can without.
+    pub fn end_api_server(&mut self) {
+        let at = self.programs.iter().position(|(name, _)| *name == API_SERVER).expect("it runs");
+        let (_, mut child) = self.programs.remove(at);
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    fn at(&self, name: &str) -> String {
+        self.folder.path().join(name).display().to_string()
+    }
+
     fn control(&mut self) {
-        let at = |name: &str| self.folder.path().join(name).display().to_string();
-        let [data, tokens, certificate, key, accounts, config] =
-            ["etcd", "tokens.csv", "api.crt", "api.key", "accounts.key", "kubeconfig"].map(at);
-        let authority = at("ca.crt");
-        let folder = at("");
+        let [data, accounts, config, authority, folder] =
+            ["etcd", "accounts.key", "kubeconfig", "ca.crt", ""].map(|name| self.at(name));
         self.run("etcd", &options(&[("data-dir", &data), ("log-level", "warn")]));
+        self.start_api_server();
+        let common =
+            [("kubeconfig", config.as_str()), ("leader-elect", "false"), ("bind-address", "127.0.0.1"), ("port", "0")];
+        let mut manager = common.to_vec();
+        manager.extend([
+            ("authentication-kubeconfig", config.as_str()),
+            ("authorization-kubeconfig", &config),
+            ("service-account-private-key-file", &accounts),
+            ("root-ca-file", &authority),
+            ("cert-dir", &folder),
+            ("flex-volume-plugin-dir", &folder),
+        ]);
+        self.run("kube-controller-manager", &options(&manager));
+        self.run("kube-scheduler", &options(&[&common[..], &[("cert-dir", &folder)]].concat()));
+    }
+
+    /// Starts the API server on what etcd has, and waits until it answers.
+    pub fn start_api_server(&mut self) {
+        let [tokens, certificate, key, accounts, folder] =
+            ["tokens.csv", "api.crt", "api.key", "accounts.key", ""].map(|name| self.at(name));
         self.run(
-            "kube-apiserver",
+            API_SERVER,
             &options(&[
                 ("etcd-servers", "http://127.0.0.1:2379"),
                 ("bind-address", "0.0.0.0"),
@@ -173,22 +203,9 @@ impl Plane {
             ]),
         );
         let kubectl = self.kubectl.clone();
-        self.until("kube-apiserver", "the API server's /readyz", || {
+        self.until(API_SERVER, "the API server's /readyz", || {
             kubectl.try_run(&["get", "--raw", "/readyz"]).status.success().then_some(())
         });
-        let common =
-            [("kubeconfig", config.as_str()), ("leader-elect", "false"), ("bind-address", "127.0.0.1"), ("port", "0")];
-        let mut manager = common.to_vec();
-        manager.extend([
-            ("authentication-kubeconfig", config.as_str()),
-            ("authorization-kubeconfig", &config),
-            ("service-account-private-key-file", &accounts),
-            ("root-ca-file", &authority),
-            ("cert-dir", &folder),
-            ("flex-volume-plugin-dir", &folder),
-        ]);
-        self.run("kube-controller-manager", &options(&manager));
-        self.run("kube-scheduler", &options(&[&common[..], &[("cert-dir", &folder)]].concat()));
     }
 }
 

@@ -15,6 +15,7 @@ mod churn;
 mod deployment;
 mod helm;
 mod install;
+mod outage;
 mod overlays;
 mod pages;
 mod pods;
@@ -23,7 +24,7 @@ mod rights;
 mod stage;
 mod tls;
 
-const TESTS: [runner::Test; 14] = [
+const TESTS: [runner::Test; 15] = [
     ("kubernetes::the_script_says_what_is_wrong", install::says_what_is_wrong),
     ("kubernetes::the_script_installs", install::installs),
     ("kubernetes::the_agents_account", rights::account),
@@ -31,6 +32,7 @@ const TESTS: [runner::Test; 14] = [
     ("kubernetes::who_it_was", pods::who_it_was),
     ("kubernetes::a_pod_of_two_seconds", pods::two_seconds),
     ("kubernetes::pods_that_come_and_go", churn::identity),
+    ("kubernetes::the_api_server_is_away", outage::api_server_away),
     ("kubernetes::the_script_may_be_repeated", install::repeats),
     ("kubernetes::certificate_and_token_change", tls::certificate_and_token_change),
     ("kubernetes::others_as_well", overlays::as_well),

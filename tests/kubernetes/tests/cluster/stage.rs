@@ -48,6 +48,12 @@ impl std::ops::Deref for Stage {
     }
 }
 
+impl std::ops::DerefMut for Stage {
+    fn deref_mut(&mut self) -> &mut Plane {
+        self.0.as_mut().expect("open() put it there")
+    }
+}
+
 /// Ends the cluster.
 pub fn end() {
     drop(PLANE.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take());
