@@ -119,7 +119,7 @@ impl Agent {
         let node = config.kubernetes.as_ref().map(|options| options.node.as_str());
         let kubernetes = node.zip(watch.as_ref().map(|watch| Arc::clone(watch.pods())));
         sampling.name_by(Who::new(kubernetes, Runtimes::of_host()));
-        let lanes = Lanes::new(|| Aggregate::new(&config.node, &about.instance).of(&origin));
+        let lanes = Lanes::new(Aggregate::new(&config.node, &about.instance).of(&origin));
         let tally = Arc::new(Tally::new(options.copy_every));
         if options.copy_every > 0 {
             exporters.iter().for_each(|exporter| exporter.ledger().with_opinions(Arc::clone(&tally)));
@@ -204,7 +204,7 @@ impl Pipeline {
             let until_batch = batch_at.saturating_duration_since(Instant::now());
             let turn = self.sampling.turn(TURN.min(until_batch.max(Duration::from_millis(10))));
             self.take(turn, WAIT);
-            self.seal_waited(WAIT);
+            self.release_waited(WAIT);
             if Instant::now() >= batch_at {
                 if self.lanes.samples() > 0 && start.elapsed() > FIRST_WHILE {
                     every = (every * 2).min(BATCH_EVERY);
@@ -216,8 +216,8 @@ impl Pipeline {
         }
         let turn = self.sampling.finish();
         self.take(turn, Duration::ZERO);
+        self.release_waited(Duration::ZERO);
         self.seal();
-        self.seal_waited(Duration::ZERO);
         self.sampling.tracker().stop();
         self.pins
     }
@@ -236,7 +236,7 @@ impl Pipeline {
             if let (Some(opinions), Some(case)) = (&self.opinions, Case::of(sample)) {
                 opinions.offer(case);
             }
-            if let Some(batch) = self.lanes.add(sample, self.sampling.describer()) {
+            for batch in self.lanes.add(sample, self.sampling.describer()) {
                 self.exporters.push(&batch);
             }
         }
@@ -249,9 +249,9 @@ impl Pipeline {
         }
     }
 
-    /// Hands over what has waited for its names for long enough.
-    fn seal_waited(&mut self, wait: Duration) {
-        if let Some(batch) = self.lanes.seal_waited(self.sampling.describer(), wait) {
+    /// What has waited for its names for long enough goes on.
+    fn release_waited(&mut self, wait: Duration) {
+        for batch in self.lanes.release_waited(self.sampling.describer(), wait) {
             self.exporters.push(&batch);
         }
     }

@@ -101,11 +101,6 @@ impl Aggregate {
         Self { bounded: false, ..Self::new(node, "") }
     }
 
-    /// Its profiles have other ids than those of the aggregate that it stands beside.
-    pub fn beside(self) -> Self {
-        Self { sequence: 1 << 39, ..self }
-    }
-
     /// Its samples come from there.
     pub fn of(self, origin: &Origin) -> Self {
         Self { origin: origin.clone(), ..self }
@@ -123,11 +118,6 @@ impl Aggregate {
             && (open.samples >= MAX_SAMPLES
                 || open.raw_stacks.len() >= MAX_STACKS
                 || open.processes.0.len() >= MAX_RESOURCES)
-    }
-
-    /// Whose samples it has.
-    pub fn processes(&self) -> impl Iterator<Item = &Arc<ProcessIdentity>> {
-        self.open.processes.0.keys()
     }
 
     /// Adds one sample.

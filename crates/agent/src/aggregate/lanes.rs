@@ -8,13 +8,20 @@ use std::{
 };
 
 use everflame_profile::{Batch, Str};
-use rustc_hash::FxHashSet;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::Aggregate;
-use crate::{identity::Describe, sample::RawSample, who::Cgroup};
+use crate::{
+    identity::{Describe, ProcessIdentity},
+    sample::RawSample,
+    who::Cgroup,
+};
 
 /// How long a sample waits for the name of its pod.
 pub const WAIT: Duration = Duration::from_secs(10);
+/// Samples that wait, at most; when there are more, those of the container that has waited longest
+/// go on.
+const MAX_WAITING: usize = 16_384;
 /// Containers that are remembered as never named, at most; when there are more, all are forgotten.
 const MAX_GIVEN_UP: usize = 4096;
 
@@ -27,23 +34,35 @@ pub struct Waited {
     pub given_up: AtomicU64,
 }
 
-/// Two aggregates: one for samples that are known as well as they will be, one for the others.
+/// An aggregate of samples that are known as well as they will be, and those that are not yet.
 #[derive(Debug)]
 pub struct Lanes {
     ready: Aggregate,
-    waiting: Aggregate,
-    /// When the first of those that wait came.
-    since: Option<Instant>,
+    /// By container: each has a time of its own.
+    waiting: FxHashMap<Key, Waiting>,
+    /// Their samples.
+    samples_waiting: usize,
     /// Containers that were waited for in vain: named as soon as they can be, but not waited for.
-    given_up: FxHashSet<(Str, Str)>,
+    given_up: FxHashSet<Key>,
     waited: Arc<Waited>,
 }
 
+/// Pod and container.
+type Key = (Str, Str);
+
+/// Samples of one container.
+#[derive(Debug)]
+struct Waiting {
+    /// When the first came.
+    since: Instant,
+    samples: Vec<(RawSample, Arc<ProcessIdentity>)>,
+}
+
 impl Lanes {
-    /// `make` makes an empty aggregate.
-    pub fn new(make: impl Fn() -> Aggregate) -> Self {
-        let (ready, waiting) = (make(), make().beside());
-        Self { ready, waiting, since: None, given_up: FxHashSet::default(), waited: Arc::default() }
+    /// All end in this aggregate.
+    pub fn new(ready: Aggregate) -> Self {
+        let (waiting, given_up) = (FxHashMap::default(), FxHashSet::default());
+        Self { ready, waiting, samples_waiting: 0, given_up, waited: Arc::default() }
     }
 
     /// What became of those that waited.
@@ -56,32 +75,29 @@ impl Lanes {
         self.ready.samples()
     }
 
-    /// Samples that wait.
-    pub fn waiting(&self) -> u64 {
-        self.waiting.samples()
-    }
-
     /// See [`Aggregate::look_at_clock`].
     pub fn look_at_clock(&mut self) {
         self.ready.look_at_clock();
-        self.waiting.look_at_clock();
     }
 
-    /// Adds one sample; hands over the batch that is full with it.
-    pub fn add(&mut self, sample: &RawSample, describe: &dyn Describe) -> Option<Batch> {
+    /// Adds one sample; hands over the batches that are full with it.
+    pub fn add(&mut self, sample: &RawSample, describe: &dyn Describe) -> Vec<Batch> {
         let name = self.ready.thread(sample);
         let process = describe.process(sample, &name);
-        let cgroup = &process.cgroup;
-        let awaited =
-            !cgroup.pod.is_empty() && describe.location(cgroup).awaited && !self.given_up.contains(&key(cgroup));
-        if !awaited {
-            self.ready.add_of(sample, process, describe);
-            return if self.ready.is_full() { self.ready.seal(describe) } else { None };
+        let key = key(&process.cgroup);
+        if !is_awaited(&process.cgroup, describe) || self.given_up.contains(&key) {
+            return self.pass_on(sample, process, describe).into_iter().collect();
         }
-        self.since.get_or_insert_with(Instant::now);
         self.waited.samples.fetch_add(1, Relaxed);
-        self.waiting.add_of(sample, process, describe);
-        if self.waiting.is_full() { self.seal_waiting(describe) } else { None }
+        self.samples_waiting += 1;
+        let waiting = self.waiting.entry(key).or_insert_with(|| Waiting { since: Instant::now(), samples: Vec::new() });
+        // What it was made of has been looked at by now, and is large.
+        waiting.samples.push((RawSample { copy: None, ..sample.clone() }, process));
+        if self.samples_waiting <= MAX_WAITING {
+            return Vec::new();
+        }
+        let longest = self.waiting.iter().min_by_key(|(_, waiting)| waiting.since).map(|(key, _)| key.clone());
+        longest.into_iter().flat_map(|key| self.release(&key, describe)).collect()
     }
 
     /// Hands over those that need not wait.
@@ -89,31 +105,41 @@ impl Lanes {
         self.ready.seal(describe)
     }
 
-    /// Hands over those that waited, once all of them are named or the first has waited for `wait`.
-    pub fn seal_waited(&mut self, describe: &dyn Describe, wait: Duration) -> Option<Batch> {
-        let since = self.since?;
-        let named = || self.waiting.processes().all(|process| !describe.location(&process.cgroup).awaited);
-        if since.elapsed() < wait && !named() {
-            return None;
-        }
-        self.seal_waiting(describe)
+    /// Those that are named by now need not wait any more, nor do those of containers that have waited
+    /// for `wait`. Hands over the batches that are full with them.
+    pub fn release_waited(&mut self, describe: &dyn Describe, wait: Duration) -> Vec<Batch> {
+        let is_due = |waiting: &Waiting| {
+            waiting.since.elapsed() >= wait || waiting.samples.iter().all(|(_, p)| !is_awaited(&p.cgroup, describe))
+        };
+        let due: Vec<Key> = self.waiting.iter().filter(|(_, w)| is_due(w)).map(|(key, _)| key.clone()).collect();
+        due.iter().flat_map(|key| self.release(key, describe)).collect()
     }
 
-    fn seal_waiting(&mut self, describe: &dyn Describe) -> Option<Batch> {
-        self.since = None;
-        let unnamed = self.waiting.processes().map(|process| &process.cgroup);
-        let unnamed: FxHashSet<_> =
-            unnamed.filter(|cgroup| describe.location(cgroup).awaited).map(|c| key(c)).collect();
-        self.waited.given_up.fetch_add(unnamed.len() as u64, Relaxed);
-        if self.given_up.len() + unnamed.len() > MAX_GIVEN_UP {
-            self.given_up.clear();
+    fn release(&mut self, key: &Key, describe: &dyn Describe) -> Vec<Batch> {
+        let samples = self.waiting.remove(key).map(|waiting| waiting.samples).unwrap_or_default();
+        self.samples_waiting -= samples.len();
+        if samples.iter().any(|(_, process)| is_awaited(&process.cgroup, describe)) {
+            self.waited.given_up.fetch_add(1, Relaxed);
+            if self.given_up.len() >= MAX_GIVEN_UP {
+                self.given_up.clear();
+            }
+            self.given_up.insert(key.clone());
         }
-        self.given_up.extend(unnamed);
-        self.waiting.seal(describe)
+        samples.into_iter().filter_map(|(sample, process)| self.pass_on(&sample, process, describe)).collect()
+    }
+
+    fn pass_on(&mut self, sample: &RawSample, process: Arc<ProcessIdentity>, describe: &dyn Describe) -> Option<Batch> {
+        self.ready.add_of(sample, process, describe);
+        if self.ready.is_full() { self.ready.seal(describe) } else { None }
     }
 }
 
-fn key(cgroup: &Cgroup) -> (Str, Str) {
+/// Whether it is in a pod of which more may be told.
+fn is_awaited(cgroup: &Cgroup, describe: &dyn Describe) -> bool {
+    !cgroup.pod.is_empty() && describe.location(cgroup).awaited
+}
+
+fn key(cgroup: &Cgroup) -> Key {
     (Str::clone(&cgroup.pod), Str::clone(&cgroup.container))
 }
 
@@ -125,7 +151,6 @@ mod tests {
 
     use super::*;
     use crate::{
-        aggregate::MAX_STACKS,
         identity::ProcessIdentity,
         sample::{RawSample, RawStack},
         who::Location,
@@ -191,36 +216,55 @@ mod tests {
         pods
     }
 
+    fn lanes() -> Lanes {
+        Lanes::new(Aggregate::new("n", "00"))
+    }
+
     #[test]
     fn those_that_wait_go_under_the_names_of_later() {
         let facts = Facts::default();
-        let mut lanes = Lanes::new(|| Aggregate::new("n", "00"));
+        let mut lanes = lanes();
         for pid in [1, 2, 3, 3] {
-            assert!(lanes.add(&sample(pid, 1), &facts).is_none());
+            assert!(lanes.add(&sample(pid, 1), &facts).is_empty());
         }
-        assert_eq!((lanes.samples(), lanes.waiting()), (1, 3));
+        assert_eq!((lanes.samples(), lanes.samples_waiting), (1, 3));
+        assert!(lanes.release_waited(&facts, WAIT).is_empty());
         let ready = lanes.seal(&facts).unwrap();
-        assert_eq!((ready.samples(), pods(&ready)), (1, vec![None]));
-        assert!(lanes.seal_waited(&facts, WAIT).is_none(), "they are not named, and there is time");
+        assert_eq!((ready.samples(), pods(&ready)), (1, vec![None]), "the others are not named, and there is time");
         facts.told.set(true);
-        let waited = lanes.seal_waited(&facts, WAIT).unwrap();
+        assert!(lanes.release_waited(&facts, WAIT).is_empty());
+        let waited = lanes.seal(&facts).unwrap();
         assert_eq!((waited.samples(), pods(&waited)), (3, vec![Some("pod-1"), Some("pod-3")]));
-        assert_ne!(ready.profiles[0].id, waited.profiles[0].id, "a server would take one for the other");
-        assert_eq!((lanes.waiting(), lanes.seal_waited(&facts, Duration::ZERO)), (0, None));
+        assert_eq!((lanes.samples_waiting, lanes.waiting.len()), (0, 0));
         lanes.add(&sample(3, 1), &facts);
-        assert_eq!((lanes.samples(), lanes.waiting()), (1, 0), "it is known by now");
+        assert_eq!((lanes.samples(), lanes.samples_waiting), (1, 0), "it is known by now");
         assert_eq!((lanes.waited().samples.load(Relaxed), lanes.waited().given_up.load(Relaxed)), (3, 0));
+    }
+
+    /// The time of one that is never named is not that of another.
+    #[test]
+    fn each_container_has_its_time() {
+        let facts = Facts::default();
+        let mut lanes = lanes();
+        lanes.add(&sample(1, 1), &facts);
+        std::thread::sleep(Duration::from_millis(100));
+        lanes.add(&sample(3, 1), &facts);
+        lanes.release_waited(&facts, Duration::from_millis(100));
+        assert_eq!((lanes.samples(), lanes.samples_waiting), (1, 1));
+        facts.told.set(true);
+        lanes.release_waited(&facts, WAIT);
+        assert_eq!((lanes.samples(), lanes.waited().given_up.load(Relaxed)), (2, 1));
     }
 
     #[test]
     fn nobody_waits_twice_in_vain() {
         let facts = Facts::default();
-        let mut lanes = Lanes::new(|| Aggregate::new("n", "00"));
+        let mut lanes = lanes();
         lanes.add(&sample(1, 1), &facts);
-        let waited = lanes.seal_waited(&facts, Duration::ZERO).unwrap();
-        assert_eq!(pods(&waited), [None]);
+        lanes.release_waited(&facts, Duration::ZERO);
+        assert_eq!(pods(&lanes.seal(&facts).unwrap()), [None]);
         lanes.add(&sample(1, 1), &facts);
-        assert_eq!((lanes.samples(), lanes.waiting()), (1, 0));
+        assert_eq!((lanes.samples(), lanes.samples_waiting), (1, 0));
         // It is named all the same when it can be.
         facts.told.set(true);
         assert_eq!(pods(&lanes.seal(&facts).unwrap()), [Some("pod-1")]);
@@ -229,19 +273,25 @@ mod tests {
         for pid in 0..=MAX_GIVEN_UP as u32 {
             lanes.add(&sample(2 * pid + 3, 1), &facts);
         }
-        lanes.seal_waited(&facts, Duration::ZERO).unwrap();
-        assert!(lanes.given_up.len() <= MAX_GIVEN_UP + 1);
+        lanes.release_waited(&facts, Duration::ZERO);
+        assert!(lanes.given_up.len() <= MAX_GIVEN_UP);
+        assert_eq!(lanes.samples_waiting, 0);
     }
 
     #[test]
-    fn when_too_much_waits_it_goes_on_unnamed() {
+    fn when_too_much_waits_the_oldest_goes_on_unnamed() {
         let facts = Facts::default();
-        let mut lanes = Lanes::new(|| Aggregate::new("n", "00"));
-        let mut out = 0;
-        for number in 0..MAX_STACKS as u64 + 10 {
-            out += lanes.add(&sample(1, number), &facts).map_or(0, |batch| batch.samples());
+        let mut lanes = lanes();
+        lanes.add(&sample(3, 1), &facts);
+        for number in 0..MAX_WAITING as u64 {
+            assert!(lanes.add(&sample(1, number), &facts).is_empty());
         }
-        // From there on the pod is not waited for.
-        assert_eq!((out, lanes.waiting(), lanes.samples()), (MAX_STACKS as u64, 0, 10));
+        assert_eq!((lanes.samples_waiting, lanes.samples()), (MAX_WAITING, 1));
+        lanes.add(&sample(1, 1), &facts);
+        // From there on that pod is not waited for.
+        lanes.add(&sample(1, 1), &facts);
+        assert_eq!((lanes.samples_waiting, lanes.samples()), (0, MAX_WAITING as u64 + 3));
+        let batch = lanes.seal(&facts).unwrap();
+        assert_eq!((batch.samples(), pods(&batch)), (MAX_WAITING as u64 + 3, vec![None, None]));
     }
 }

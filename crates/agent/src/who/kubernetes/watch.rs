@@ -222,8 +222,9 @@ impl Follower {
         loop {
             turn += 1;
             let length = WATCH - WATCH / 4 * (random.hash_one(turn) % 256) as u32 / 256;
-            let done = match self.since.clone() {
-                Since::Version(version) => self.watch(&version, length),
+            let (began, since) = (Instant::now(), self.since.clone());
+            let done = match &since {
+                Since::Version(version) => self.watch(version, length),
                 _ => self.list(),
             };
             self.sweep();
@@ -234,6 +235,12 @@ impl Follower {
                     Duration::ZERO
                 }
                 Err(e) => {
+                    // A server that has forgotten where we were is there: it is asked for a list at once. And
+                    // one that has told of pods for a while is as good as new when it goes.
+                    let forgot = e.is_gone() && matches!(since, Since::Version(_));
+                    if forgot || began.elapsed() > LONGEST_PAUSE {
+                        backoff.succeeded();
+                    }
                     self.failed(&e);
                     backoff.failed(None)
                 }
