@@ -12,7 +12,8 @@ DATA    ?= everflame-data
 export PATH := $(CURDIR)/.tools/bin:$(HOME)/.cargo/bin:$(PATH)
 # The newest clang here compiles the kernel programs, unless CLANG says which.
 export CLANG ?= $(firstword $(wildcard $(foreach v,21 20 19 18 17 16 15,/usr/bin/clang-$(v))) clang)
-CLANG_FORMAT ?= $(firstword $(wildcard $(subst clang-,clang-format-,$(CLANG))) clang-format)
+# Looked for when it is needed: the first chore that does installs it.
+CLANG_FORMAT ?= $$(ls /usr/bin/clang-format-[0-9]* 2>/dev/null | sort -V | tail -n 1 | grep . || echo clang-format)
 
 .PHONY: help build run test test-quick test-kernels test-kubernetes build-arm64 image deb lint format fuzz record-stacks bench soak screenshot clean setup
 

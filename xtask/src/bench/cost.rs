@@ -56,7 +56,7 @@ pub fn measure(look: Window, watched: &[u32]) -> Value {
         "peak_rss_bytes": peak,
         "map_bytes": process::map_bytes(pid),
         "wire_bytes_per_sample": (wire_after.0 - wire.0) / samples.max(1.0),
-        "socket_bytes_per_sample": (socket_after.saturating_sub(socket)) as f64 / samples.max(1.0),
+        "socket_bytes_per_sample": grown(&socket, &socket_after) as f64 / samples.max(1.0),
         "longest_us": longest_us(&agent),
         "steady_after_s": steady.as_secs_f64(),
         "start_cpu_s": start_cpu,
@@ -95,19 +95,23 @@ fn metric(text: &str, name: &str) -> f64 {
         .sum()
 }
 
-/// Bytes that a process has sent over its connections to a server: headers, reports and all.
-/// Symbol indexes, which are the names that are sent once apart, have connections of their own.
-fn sent(pid: u32) -> u64 {
+/// Bytes that a process has sent over each of its connections to a server, by its own address there:
+/// headers, reports and all. Symbol indexes, which are the names that are sent once apart, have
+/// connections of their own.
+fn sent(pid: u32) -> BTreeMap<String, u64> {
     let output = std::process::Command::new("ss").args(["-tinpH", "state", "established"]).output();
     let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
     let owner = format!("pid={pid},");
     let lines: Vec<&str> = text.lines().collect();
     let pairs = lines.windows(2).filter(|pair| pair[0].contains(&owner));
-    // The one that stays open is the batches'.
-    pairs
-        .filter_map(|pair| pair[1].split("bytes_sent:").nth(1)?.split(' ').next()?.parse::<u64>().ok())
-        .max()
-        .unwrap_or(0)
+    let bytes = |line: &str| line.split("bytes_sent:").nth(1)?.split(' ').next()?.parse::<u64>().ok();
+    pairs.filter_map(|pair| Some((pair[0].split_whitespace().nth(2)?.to_owned(), bytes(pair[1])?))).collect()
+}
+
+/// Bytes over the connection of the batches: that which was there all the time and sent most.
+fn grown(before: &BTreeMap<String, u64>, after: &BTreeMap<String, u64>) -> u64 {
+    let grown = after.iter().filter_map(|(address, sent)| Some(sent - before.get(address)?));
+    grown.max().unwrap_or(0)
 }
 
 /// CPU seconds so far of each process, by all its threads that live.
