@@ -8,7 +8,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use everflame_tests::api::{number, residual, sum, unix_now};
-use everflame_tests::machine::{free_port, need_root};
+use everflame_tests::machine::{free_port, need_root, wait_for};
 use everflame_tests::target::built;
 use everflame_tests::{Api, Everflame, Outcome, Skip, Target};
 use serde_json::{Value, json};
@@ -88,8 +88,11 @@ pub fn by_namespace_and_label() -> Outcome {
     let targets = (1..).zip(pods).map(|(number, (name, ..))| groups.start(number, &scene.copy(&truth, name)));
     let targets: Vec<Target> = targets.chain([Target::start(&scene.copy(&truth, "host"), &["6"])]).collect();
     let _: Vec<Value> = targets.into_iter().map(Target::truth).collect();
-    // One that nobody tells of waits for ten seconds.
+    // One that nobody tells of waits for ten seconds, each of its samples for itself.
     std::thread::sleep(Duration::from_secs(8));
+    wait_for("the last that wait", Duration::from_secs(30), || {
+        (agent.api().figure("everflame_agent_filter_samples_waiting") == 0.0).then_some(())
+    });
     let metrics = agent.api().get("/metrics", &[]).1;
     agent.stop();
     let processes = values(server.api(), "process");

@@ -67,7 +67,7 @@ pub fn api_server_away() -> Outcome {
     // Of the container that came nobody told the name; its pod was known.
     let other = format!("{},namespace=\"dock\",pod=\"ferry\",workload=\"ferry\"}}", again.trim_end_matches('}'));
     let (came, right) = (api.samples(&again), api.samples(&other));
-    println!("{came} samples of containers that nobody told of, {right} under its name");
+    println!("{came} samples of containers that nobody told of, {right} under the name of their pod");
     assert!((came - right) * 1000 <= came, "{right} of {came} samples say which pod it was");
 
     patiently(&stage, "the agent to be told again", || (connected() == 1).then_some(()));
