@@ -81,13 +81,13 @@ test-kernels: ## the agent in virtual machines with every kernel of the matrix (
 	@scripts/setup.sh test
 	EVERFLAME_KERNELS=all cargo test --release --package everflame-kernels
 
-# EVERFLAME_KUBERNETES=all adds what takes minutes: an API server that is away for long.
+# EVERFLAME_OUTAGES=all adds what takes minutes: an API server that is away for long.
 test-kubernetes: build ## deploy/ on a real control plane and kubelet, built once into the user's cache (root)
 	@scripts/setup.sh test
 	@scripts/kubernetes.sh >/dev/null
 	@scripts/kubernetes.sh tools >/dev/null || true
-	EVERFLAME_KUBERNETES=all cargo test --release --package everflame-kubernetes
-	EVERFLAME_KUBERNETES=all cargo test --release --package everflame-agent --test pods -- --include-ignored --nocapture away_for_long silent
+	EVERFLAME_OUTAGES=all cargo test --release --package everflame-kubernetes
+	EVERFLAME_OUTAGES=all cargo test --release --package everflame-agent --test pods -- --include-ignored --nocapture away_for_long silent
 
 lint: ui/dist/index.html ## formatting, clippy, tidy, the page's types
 	@scripts/setup.sh lint

@@ -257,11 +257,11 @@ fn churn_leaves_nothing_behind() {
     assert_eq!((watch.pods().refused(), watch.stats().lists.load(Relaxed)), (0, 1));
 }
 
-/// Away for ten seconds, or for five minutes with `EVERFLAME_KUBERNETES=all`. Meanwhile the token is
+/// Away for ten seconds, or for five minutes with `EVERFLAME_OUTAGES=all`. Meanwhile the token is
 /// replaced, pods come and go, and the server forgets where we were.
 #[test]
 fn away_for_long() {
-    let all = std::env::var("EVERFLAME_KUBERNETES").is_ok_and(|value| value == "all");
+    let all = std::env::var("EVERFLAME_OUTAGES").is_ok_and(|value| value == "all");
     let away = Duration::from_secs(if all { 300 } else { 10 });
     let cluster = Cluster::start();
     cluster.put(pod(1, true));

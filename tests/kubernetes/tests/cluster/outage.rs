@@ -10,7 +10,7 @@ use serde_json::json;
 use crate::deployment::{api, installed, patiently, pod};
 use crate::pods::{burner, container_id, named, namespaces};
 
-/// How long it is away: `EVERFLAME_KUBERNETES=all` has five minutes.
+/// How long it is away: `EVERFLAME_OUTAGES=all` has five minutes.
 const AWAY: Duration = Duration::from_secs(30);
 const AWAY_LONG: Duration = Duration::from_secs(300);
 /// A container that ends after so many seconds; the kubelet starts it again by itself.
@@ -19,7 +19,7 @@ const LIVES: &str = "10";
 /// A pod that runs all the time, and one whose container is started anew while nobody tells of it.
 pub fn api_server_away() -> Outcome {
     let mut stage = installed()?;
-    let all = std::env::var("EVERFLAME_KUBERNETES").is_ok_and(|value| value == "all");
+    let all = std::env::var("EVERFLAME_OUTAGES").is_ok_and(|value| value == "all");
     namespaces(&stage, &["dock"]);
     let pod_of = |name: &str, seconds: &str| {
         let mut container = burner(name);
