@@ -58,6 +58,13 @@ struct Waiting {
     samples: Vec<(RawSample, Arc<ProcessIdentity>)>,
 }
 
+impl Waiting {
+    /// Whether more may be told of the container: all of its samples stand in the same one.
+    fn is_awaited(&self, describe: &dyn Describe) -> bool {
+        self.samples.first().is_some_and(|(_, process)| is_awaited(&process.cgroup, describe))
+    }
+}
+
 impl Lanes {
     /// All end in this aggregate.
     pub fn new(ready: Aggregate) -> Self {
@@ -108,24 +115,22 @@ impl Lanes {
     /// Those that are named by now need not wait any more, nor do those of containers that have waited
     /// for `wait`. Hands over the batches that are full with them.
     pub fn release_waited(&mut self, describe: &dyn Describe, wait: Duration) -> Vec<Batch> {
-        let is_due = |waiting: &Waiting| {
-            waiting.since.elapsed() >= wait || waiting.samples.iter().all(|(_, p)| !is_awaited(&p.cgroup, describe))
-        };
+        let is_due = |waiting: &Waiting| waiting.since.elapsed() >= wait || !waiting.is_awaited(describe);
         let due: Vec<Key> = self.waiting.iter().filter(|(_, w)| is_due(w)).map(|(key, _)| key.clone()).collect();
         due.iter().flat_map(|key| self.release(key, describe)).collect()
     }
 
     fn release(&mut self, key: &Key, describe: &dyn Describe) -> Vec<Batch> {
-        let samples = self.waiting.remove(key).map(|waiting| waiting.samples).unwrap_or_default();
-        self.samples_waiting -= samples.len();
-        if samples.iter().any(|(_, process)| is_awaited(&process.cgroup, describe)) {
+        let Some(waiting) = self.waiting.remove(key) else { return Vec::new() };
+        self.samples_waiting -= waiting.samples.len();
+        if waiting.is_awaited(describe) {
             self.waited.given_up.fetch_add(1, Relaxed);
             if self.given_up.len() >= MAX_GIVEN_UP {
                 self.given_up.clear();
             }
             self.given_up.insert(key.clone());
         }
-        samples.into_iter().filter_map(|(sample, process)| self.pass_on(&sample, process, describe)).collect()
+        waiting.samples.into_iter().filter_map(|(sample, process)| self.pass_on(&sample, process, describe)).collect()
     }
 
     fn pass_on(&mut self, sample: &RawSample, process: Arc<ProcessIdentity>, describe: &dyn Describe) -> Option<Batch> {
