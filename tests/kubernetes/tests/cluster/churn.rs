@@ -9,7 +9,7 @@ use everflame_tests::target::built;
 use everflame_tests::{Api, Outcome};
 use serde_json::{Value, json};
 
-use crate::deployment::{api, installed, patiently, pod};
+use crate::deployment::{agent, api, installed, patiently, pod};
 use crate::pods::namespaces;
 use crate::stage::Stage;
 
@@ -29,8 +29,7 @@ pub fn identity() -> Outcome {
     let kubectl = stage.kubectl();
     stage.import(&Image::new("churn:1", &[(PROGRAM, &built("truth_musl")?)], &[&format!("/{PROGRAM}")]));
     sample_at(&stage, Some(RATE));
-    let agent = pod(&stage, "everflame-agent");
-    let metrics = Api::new(&format!("http://{}:4041", agent["status"]["podIP"].as_str().unwrap()));
+    let (agent, metrics) = (pod(&stage, "everflame-agent"), agent(&stage));
     let cpu = || metrics.figure("everflame_agent_process_cpu_seconds_total");
     let (start, cpu_before) = (Instant::now(), cpu());
     namespaces(&stage, &NAMESPACES);

@@ -98,6 +98,12 @@ pub fn stranger(plane: &Plane) -> Api {
     Api::new(&format!("http://{}:4040", pod["status"]["podIP"].as_str().expect("an address")))
 }
 
+/// The agent's own figures, by the address of its pod.
+pub fn agent(plane: &Plane) -> Api {
+    let pod = pod(plane, "everflame-agent");
+    Api::new(&format!("http://{}:4041", pod["status"]["podIP"].as_str().expect("an address")))
+}
+
 /// The only running pod of an application of ours.
 pub fn pod(plane: &Plane, app: &str) -> Value {
     let label = format!("app={app}");

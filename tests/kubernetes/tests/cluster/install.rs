@@ -7,7 +7,7 @@ use everflame_kubernetes::{Plane, monitoring, objects};
 use everflame_tests::machine::{finish, repository};
 use everflame_tests::{Api, Outcome};
 
-use crate::deployment::{api, installed, pod, said, script, state, stranger};
+use crate::deployment::{agent, api, installed, pod, said, script, state, stranger};
 use crate::stage::Stage;
 
 /// Wrong use, no kubectl, no cluster, no rights: each with what to do.
@@ -81,14 +81,12 @@ pub fn installs() -> Outcome {
 /// Every metric that an alert or a panel names comes out of the running pods.
 pub fn metrics_exist() -> Outcome {
     let stage = installed()?;
-    let agent = pod(&stage, "everflame-agent");
-    let agent = Api::new(&format!("http://{}:4041", agent["status"]["podIP"].as_str().unwrap()));
     let text = |api: &Api| {
         let (status, text) = api.get("/metrics", &[]);
         assert_eq!(status, 200, "{text}");
         text
     };
-    let told = monitoring::told(&(text(&agent) + &text(&api(&stage))));
+    let told = monitoring::told(&(text(&agent(&stage)) + &text(&api(&stage))));
     let missing: Vec<String> = monitoring::named().difference(&told).cloned().collect();
     assert!(missing.is_empty(), "{missing:?}");
     Ok(())

@@ -3,11 +3,11 @@
 
 use std::time::{Duration, Instant};
 
+use everflame_tests::Outcome;
 use everflame_tests::machine::wait_for;
-use everflame_tests::{Api, Outcome};
 use serde_json::json;
 
-use crate::deployment::{api, installed, patiently, pod};
+use crate::deployment::{agent, api, installed, patiently};
 use crate::pods::{burner, container_id, named, namespaces};
 
 /// How long it is away: `EVERFLAME_OUTAGES=all` has five minutes.
@@ -33,8 +33,7 @@ pub fn api_server_away() -> Outcome {
     let [crane, ferry] = ["crane", "ferry"].map(|name| container_id(&stage, "dock", name, name));
     let uid = stage.kubectl().get(&["pod", "ferry", "-n", "dock"]).unwrap()["metadata"]["uid"].clone();
     let uid = format!("\"k8s.pod.uid\"={uid}");
-    let agent = pod(&stage, "everflame-agent");
-    let agent = Api::new(&format!("http://{}:4041", agent["status"]["podIP"].as_str().unwrap()));
+    let agent = agent(&stage);
     let connected = || agent.figure("everflame_agent_kubernetes_connected") as u32;
     let api = api(&stage);
     let of = |id: &str| format!("{{\"container.id\"=\"{id}\"}}");

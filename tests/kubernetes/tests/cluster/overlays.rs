@@ -9,12 +9,13 @@ use everflame_kubernetes::images::Image;
 use everflame_kubernetes::rooms::NODE;
 use everflame_kubernetes::{Plane, tools};
 use everflame_tests::api::{residual, sum};
-use everflame_tests::machine::{finish, wait_for};
+use everflame_tests::machine::finish;
 use everflame_tests::{Api, Outcome};
 use serde_json::{Value, json};
 
-use crate::deployment::{api, cleared, installed, patiently, pod, quiet, said, script, state};
+use crate::deployment::{agent, api, cleared, installed, patiently, pod, quiet, said, script, state};
 use crate::install::left;
+use crate::pods::namespaces;
 use crate::reader::{Reader, block};
 
 /// The guides' addresses.
@@ -135,12 +136,6 @@ fn run(plane: &Plane, arguments: &[&str]) {
     assert!(output.status.success(), "{arguments:?}: {}\n{}", said(&output), state(plane));
 }
 
-/// The agent's own figures.
-fn agent(plane: &Plane) -> Api {
-    let pod = pod(plane, "everflame-agent");
-    Api::new(&format!("http://{}:4041", pod["status"]["podIP"].as_str().expect("an address")))
-}
-
 /// Requests of an exporter that were refused for good.
 fn refusals(agent: &Api, exporter: &str) -> f64 {
     agent.figure(&format!("everflame_agent_requests_refused_total{{exporter=\"{exporter}\"}}"))
@@ -210,10 +205,7 @@ impl Others {
         let kubectl = plane.kubectl();
         // One that a failure has left sends to nobody.
         kubectl.run(&["delete", "namespace", "observability", "--ignore-not-found"]);
-        kubectl.apply(&[json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "observability"}})]);
-        wait_for("the namespace's account", Duration::from_secs(60), || {
-            kubectl.get(&["serviceaccount", "default", "-n", "observability"]).map(drop)
-        });
+        namespaces(plane, &["observability"]);
         let configuration = json!({
             "receivers": {"otlp": {"protocols": {"grpc": {"endpoint": "0.0.0.0:4317", "max_recv_msg_size_mib": 64}}}},
             "exporters": {"otlp": {
